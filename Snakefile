@@ -1,0 +1,26 @@
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/datasets.smk"
+include: "workflow/rules/superpixels.smk"
+include: "workflow/rules/segment.smk"
+include: "workflow/rules/exclude.smk"
+include: "workflow/rules/merge.smk"
+include: "workflow/rules/export.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/train_sam.smk"
+
+
+# Without a target, and as `snakemake demo`: the rendered crowds that come with the project.
+rule demo:
+    default_target: True
+    input:
+        "results/demo/masks.json",
+        "results/demo/evaluation.json",
+        "results/demo/overlays/index.html",

@@ -1,0 +1,178 @@
+"""Verbs for people: `datasets`, `corrections`, `evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crowdmask import config as settings
+from crowdmask import tables
+from crowdmask.datasets import reader_for
+from crowdmask.datasets.base import batches_of
+from crowdmask.errors import CrowdmaskError, DataError, SettingsError
+
+
+def add(verbs: Any) -> None:
+    """Add the verbs."""
+    made = _verb(verbs, "datasets", "list the data sets of the configuration", "crowdmask datasets --configfile my.yaml")
+    made.add_argument("name", nargs="?", help="only this one, with its images")
+    _config_option(made)
+    made.set_defaults(run=datasets)
+
+    made = _verb(
+        verbs,
+        "corrections",
+        "check edit files, or start one",
+        "crowdmask corrections template demo test/scene-0001 --points 3,4 > corrections/demo/test/scene-0001.json",
+    )
+    kinds = made.add_subparsers(dest="action", required=True, metavar="ACTION")
+    check = _verb(kinds, "check", "read edit files and say what is wrong", "crowdmask corrections check FILE ...")
+    check.add_argument("files", nargs="+", help="edit files")
+    check.set_defaults(run=check_corrections)
+    template = _verb(
+        kinds,
+        "template",
+        "print an edit file that holds the present masks of some heads",
+        "crowdmask corrections template demo test/scene-0001 --points 3,4",
+    )
+    template.add_argument("name", help="data set")
+    template.add_argument("image", help="split/image_id")
+    template.add_argument("--points", required=True, help="point ids, with commas")
+    template.add_argument("--author", default="", help="your name")
+    _config_option(template)
+    template.set_defaults(run=print_template)
+
+    made = _verb(verbs, "evaluate", "show how good the masks of a data set are", "crowdmask evaluate demo")
+    made.add_argument("name", help="data set")
+    made.add_argument("--json", action="store_true", help="the whole file, for machines")
+    made.set_defaults(run=evaluate)
+
+
+def _verb(verbs: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
+    return verbs.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _config_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--configfile", nargs="*", default=[], help="files added to config.yaml, as given to snakemake", metavar="FILE"
+    )
+
+
+def read_config(extra: list[str], base: str = "config.yaml") -> settings.Config:
+    """The configuration as Snakemake sees it: `base`, then the files of --configfile, later ones over earlier ones.
+
+    Raises:
+        CrowdmaskError: a file is missing, no YAML, or refused by the settings.
+    """
+    merged: dict[str, Any] = {}
+    for path in [base, *extra]:
+        try:
+            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError(path, "file not found", "Run in the project's folder, beside config.yaml.") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise DataError(path, f"no valid YAML ({error})", "Correct the file.") from None
+        if not isinstance(loaded, dict):
+            raise DataError(path, "holds no settings", "Write `key: value` lines as in config.yaml.")
+        _update(merged, loaded)
+    return settings.load(merged)
+
+
+def _update(target: dict[str, Any], source: dict[str, Any]) -> None:
+    for key, value in source.items():
+        if isinstance(value, dict) and isinstance(target.get(key), dict):
+            _update(target[key], value)
+        else:
+            target[key] = value
+
+
+def _known(config: settings.Config, name: str) -> settings.Dataset:
+    if name not in config.datasets:
+        raise SettingsError(f"no data set {name!r} in the configuration; known: {', '.join(config.datasets)}")
+    return config.datasets[name]
+
+
+def datasets(args: argparse.Namespace) -> None:
+    """List data sets, or the images of one."""
+    config = read_config(args.configfile)
+    if args.name:
+        refs = reader_for(args.name, _known(config, args.name), "results").list_images()
+        for ref in refs:
+            print(f"{ref.split}\t{ref.image_id}\t{ref.image}\t{ref.annotation}")
+        return
+    for name, entry in config.datasets.items():
+        try:
+            counts: dict[str, int] = {}
+            for ref in reader_for(name, entry, "results").list_images():
+                counts[ref.split] = counts.get(ref.split, 0) + 1
+            text = ", ".join(f"{split}: {number} images" for split, number in counts.items())
+        except CrowdmaskError as error:
+            text = f"not usable: {error}"
+        print(f"{name}\t{entry.format}\t{text}")
+
+
+def check_corrections(args: argparse.Namespace) -> None:
+    """Check edit files."""
+    from crowdmask.corrections.template import check
+
+    problems = check(args.files)
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise CrowdmaskError(f"{len(problems)} of {len(args.files)} edit files cannot be used")
+    print(f"{len(args.files)} edit files are valid")
+
+
+def print_template(args: argparse.Namespace) -> None:
+    """Print an edit file with the present masks."""
+    from crowdmask.corrections import native
+    from crowdmask.corrections.template import template
+
+    config = read_config(args.configfile)
+    refs = reader_for(args.name, _known(config, args.name), "results").list_images()
+    split, _, image_id = args.image.partition("/")
+    for (found, batch), group in batches_of(refs, config.batches).items():
+        if found == split and any(ref.image_id == image_id for ref in group):
+            break
+    else:
+        raise SettingsError(f"no image {args.image!r} in the data set {args.name}; write split/image_id")
+    try:
+        points = [int(text) for text in args.points.split(",")]
+    except ValueError:
+        raise SettingsError(f"--points {args.points!r}: write point ids with commas, for example 3,4") from None
+    folder = Path("results", args.name)
+    images = tables.read(folder / "datasets" / split / f"{batch}.parquet", "images")
+    image = next(row for row in images if row["image_id"] == image_id)
+    merged, made = (
+        [row for row in tables.stream(folder / stage / split / f"{batch}.parquet", "masks") if row["image_id"] == image_id]
+        for stage in ("merge", "exclude")
+    )
+    # An edit refers to the mask that the pipeline made, so that a neighbour's correction does not make it stale.
+    print(native.dump(template(merged, image, points, args.author, source_rows=made)), end="")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Print the evaluation of a data set."""
+    path = Path("results", args.name, "evaluation.json")
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(path, "not made yet", f"Run: snakemake --cores 2 {path}") from None
+    except ValueError as error:
+        raise DataError(path, f"no valid JSON ({error})", "Delete it and run again.") from None
+    if args.json:
+        print(json.dumps(result, indent=2))
+        return
+    for key, value in result.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            print(f"{key:28s} {value:.4f}" if isinstance(value, float) else f"{key:28s} {value}")

@@ -1,0 +1,287 @@
+"""`crowdmask stage NAME`: one job of the workflow. Heavy modules are imported by the stage that needs them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from crowdmask import tables
+from crowdmask.config import Config, Dataset, Exclusion, Prompt, Sam, Superpixels, Tiles, TrainSam, canonical
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+def add(verbs: Any) -> None:
+    """Add the verb `stage` and its stages."""
+    stage = verbs.add_parser("stage", help="run one job of the workflow", description="One job of the workflow.")
+    stages = stage.add_subparsers(dest="stage", required=True, metavar="NAME")
+
+    def new(name: str, run: Callable[[argparse.Namespace], None], text: str, /, **options: Any) -> None:
+        made = stages.add_parser(name, help=text, description=text)
+        made.set_defaults(run=run)
+        for option, kind in options.items():
+            many = kind is list
+            made.add_argument(
+                f"--{option.replace('_', '-')}", required=not many, nargs="*" if many else None, type=None if many else kind
+            )
+
+    common = {"settings": json.loads, "output": str}
+    new("render", render, "render one scene", index=int, image=str, labels=str, points=str, settings=json.loads)
+    listed = {"name": str, "selection": json.loads, "split": str, "batch": str, "batches": int}
+    new("datasets", datasets, "list the images and points of a batch", **listed, **common)
+    new("truth", truth, "true masks of a batch", **listed, **common)
+    new("superpixels", superpixels, "superpixel of each point", images=str, root=str, **common)
+    new(
+        "segment",
+        segment,
+        "SAM's mask of each point",
+        images=str,
+        superpixels=str,
+        root=str,
+        checkpoint=str,
+        gpu=int,
+        **common,
+    )
+    new("exclude", exclude, "masks within the exclusion circle", images=str, segment=str, **common)
+    new("merge", merge, "apply people's corrections", images=str, masks=str, edits=list, edits_output=str, **common)
+    new("export", export, "write COCO", name=str, images=list, masks=list, edits=list, edits_output=str, **common)
+    new("overlay", overlay, "draw one image", images=str, masks=str, root=str, split=str, image_id=str, **common)
+    new("overlays", overlays, "page of pictures", pictures=list, output=str)
+    new(
+        "evaluate",
+        evaluate,
+        "compare with true masks",
+        images=list,
+        masks=list,
+        truth=list,
+        superpixels=list,
+        root=str,
+        **common,
+    )
+    new("checkpoint", checkpoint, "download an official SAM checkpoint", model=str, output=str)
+    new(
+        "train-sam",
+        train_sam,
+        "train a SAM",
+        images=list,
+        truth=list,
+        superpixels=list,
+        roots=list,
+        init=list,
+        gpu=int,
+        state=str,
+        curve=str,
+        **common,
+    )
+
+
+def _dataset(settings: dict[str, Any], selection: dict[str, Any] | None = None) -> Dataset:
+    """The data set's entry from its content settings and its selection of images."""
+    return Config(datasets={"it": {**settings["entry"], **(selection or {})}}).datasets["it"]
+
+
+def _settings_text(args: argparse.Namespace) -> str:
+    return canonical(args.settings)
+
+
+def _shown(rows: Iterable[T], total: int, unit: str) -> Iterator[T]:
+    """Rows as they pass, with a progress bar."""
+    from tqdm import tqdm
+
+    return iter(tqdm(rows, total=total, unit=unit, mininterval=1.0, dynamic_ncols=True))
+
+
+def _write(args: argparse.Namespace, table: str, rows: Iterable[dict[str, Any]], total: int, unit: str) -> None:
+    count = tables.write(
+        args.output,
+        table,
+        _shown(rows, total, unit),
+        version=args.settings["version"],
+        settings=_settings_text(args),
+    )
+    _log.info("%s: %d rows", args.output, count)
+
+
+def _points(images: Sequence[dict[str, Any]]) -> int:
+    return sum(len(image["points"]) for image in images)
+
+
+def render(args: argparse.Namespace) -> None:
+    """Render one scene of a synthetic data set."""
+    from crowdmask.datasets import rendered
+
+    rendered.render(_dataset(args.settings), args.index, args.image, args.labels, args.points)  # type: ignore[arg-type]
+
+
+def _batch(args: argparse.Namespace) -> tuple[Any, list[Any]]:
+    """Reader of the data set and the images of the batch."""
+    from crowdmask.datasets import reader_for
+    from crowdmask.datasets.base import batches_of
+
+    reader = reader_for(args.name, _dataset(args.settings, args.selection), "results")
+    return reader, batches_of(reader.list_images(), args.batches)[args.split, args.batch]
+
+
+def datasets(args: argparse.Namespace) -> None:
+    """Read the images and points of a batch."""
+    from crowdmask.datasets import stage
+
+    reader, refs = _batch(args)
+    rows = stage.collect(reader, refs, args.settings["entry"].get("exif", "stored"))
+    _write(args, "images", rows, len(refs), "image")
+
+
+def truth(args: argparse.Namespace) -> None:
+    """Read the true masks of a batch."""
+    from crowdmask.datasets import stage
+
+    reader, refs = _batch(args)
+    rows = stage.truth_rows(reader, refs)
+    count = tables.write(
+        args.output, "truth", rows, version=args.settings["version"], settings=_settings_text(args)
+    )
+    _log.info("%s: %d rows", args.output, count)
+
+
+def superpixels(args: argparse.Namespace) -> None:
+    """Superpixel parts of a batch."""
+    from crowdmask.masks import superpixels as stage
+
+    images = tables.read(args.images, "images")
+    settings = Superpixels(**args.settings["superpixels"])
+    _write(
+        args, "superpixels", stage.rows(images, args.root, args.settings["exif"], settings), _points(images), "point"
+    )
+
+
+def segment(args: argparse.Namespace) -> None:
+    """SAM's masks of a batch."""
+    from crowdmask.gpu import device_slot
+
+    settings = Sam(**args.settings["sam"])
+    with device_slot(args.gpu) as device:
+        import torch
+
+        from crowdmask.masks import sam, segment as stage
+
+        # Fixed, whatever cores the job was given: more threads would change the last bits.
+        torch.set_num_threads(settings.threads)
+        model = sam.load(settings, Path(args.checkpoint), torch.device(device))
+        images = tables.read(args.images, "images")
+        rows = stage.rows(
+            model,
+            images,
+            tables.stream(args.superpixels, "superpixels"),
+            args.root,
+            args.settings["exif"],
+            Prompt(**args.settings["prompt"]),
+            Tiles(**args.settings["tiles"]),
+            settings.chunk,
+        )
+        _write(args, "segment", rows, _points(images), "point")
+
+
+def exclude(args: argparse.Namespace) -> None:
+    """Masks within their circles, disjoint."""
+    from crowdmask.masks import exclusion as stage
+
+    images = tables.read(args.images, "images")
+    rows = stage.rows(images, tables.stream(args.segment, "segment"), Exclusion(**args.settings["exclusion"]))
+    _write(args, "masks", rows, _points(images), "point")
+
+
+def merge(args: argparse.Namespace) -> None:
+    """Corrections applied."""
+    from crowdmask.corrections import merge as stage
+
+    done = stage.run(
+        args.masks,
+        args.images,
+        args.edits,
+        args.output,
+        args.edits_output,
+        args.settings["stale"],
+        args.settings["disjoint"],
+        _settings_text(args),
+    )
+    for outcome, number in sorted(done.items()):
+        _log.info("edits %s: %d", outcome, number)
+
+
+def export(args: argparse.Namespace) -> None:
+    """COCO file of the data set and the table of its edits."""
+    from crowdmask.export import coco, edits
+
+    batches = list(zip(args.images, args.masks, strict=True))
+    written = coco.write_coco(args.output, batches, args.name, args.settings["category"], _settings_text(args))
+    _log.info("%s: %s", args.output, written)
+    edits.write_csv(args.edits_output, args.edits)
+
+
+def overlay(args: argparse.Namespace) -> None:
+    """One picture."""
+    from crowdmask.export import overlay as stage
+
+    text = stage.run(
+        args.root, args.settings["exif"], args.images, args.masks, args.split, args.image_id, args.output
+    )
+    _log.info("%s: %s", args.output, text)
+
+
+def overlays(args: argparse.Namespace) -> None:
+    """The page of all pictures of a data set, which lie in folders named by split beside it."""
+    from crowdmask.export import overlay as stage
+
+    paths = [Path(picture) for picture in args.pictures]
+    folder = Path(args.output).parent
+    stage.index(args.output, [(p.parent.name, p.stem, p.relative_to(folder).as_posix(), "") for p in paths])
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Masks against truth."""
+    from crowdmask.metrics import evaluate as stage
+
+    batches = list(zip(args.images, args.masks, args.truth, args.superpixels, strict=True))
+    stage.run(
+        list(_shown(batches, len(batches), "batch")),
+        args.root,
+        args.settings["exif"],
+        args.output,
+        _settings_text(args),
+        watershed=True,
+    )
+
+
+def checkpoint(args: argparse.Namespace) -> None:
+    """Download an official checkpoint."""
+    from crowdmask.masks import checkpoints
+
+    checkpoints.download(args.model, Path(args.output))
+
+
+def train_sam(args: argparse.Namespace) -> None:
+    """Train a SAM on the tables of data sets with true masks."""
+    from crowdmask.gpu import device_slot
+
+    settings = TrainSam(**args.settings["train_sam"])
+    with device_slot(args.gpu) as device:
+        from crowdmask.training import train_sam as stage
+
+        stage.run(
+            [json.loads(text) for text in args.roots],
+            list(zip(args.images, args.truth, args.superpixels, strict=True)),
+            settings,
+            Tiles(**args.settings["tiles"]),
+            Prompt(**args.settings["prompt"]),
+            Path(args.init[0]) if args.init else None,
+            Path(args.output),
+            Path(args.state),
+            Path(args.curve),
+            device,
+        )

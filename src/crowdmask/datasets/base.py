@@ -1,0 +1,98 @@
+"""What every reader offers: image lists by name alone, then points and truth image by image."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from crowdmask.errors import DataError
+
+IMAGE_ID = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_ ()+,=@.-]*$")
+"""Image ids become file names and wildcards: no separators, no leading dot or dash, no control characters."""
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """One image of a data set, by names alone (nothing opened).
+
+    Attributes:
+        split: Split, `all` where the layout has none.
+        image_id: File name without extension, unique within the split.
+        image: Image file relative to the root, POSIX.
+        annotation: Annotation file relative to the root, POSIX.
+    """
+
+    split: str
+    image_id: str
+    image: str
+    annotation: str
+
+
+class Reader(Protocol):
+    """A data set format."""
+
+    root: str
+    has_truth: bool
+
+    def list_images(self) -> list[ImageRef]:
+        """All images by (split, file name), reading folder listings only.
+
+        Raises:
+            DataError: missing folder, an image without annotation or the reverse, an unsafe id.
+        """
+        ...
+
+    def read_points(self, ref: ImageRef) -> np.ndarray:
+        """Annotated points as float64 (N, 2), (x, y) in pixels, in source order.
+
+        Raises:
+            DataError: unreadable file, missing variable, wrong shape, NaN or infinite coordinate (with its row).
+        """
+        ...
+
+    def read_truth(self, ref: ImageRef) -> tuple[np.ndarray, np.ndarray]:
+        """True masks as a label map: int32 (H, W), 0 = background, and int32 (N,) instance ids in point order."""
+        ...
+
+
+def safe_id(path: str, image_id: str) -> str:
+    """Return `image_id` unless it could leave its folder or break a file name.
+
+    Raises:
+        DataError: the id is unsafe.
+    """
+    if not IMAGE_ID.match(image_id) or ".." in image_id:
+        raise DataError(
+            path,
+            f"{image_id!r} cannot be an image id",
+            "Rename the file: letters, digits, blanks and ()+,=@._- are allowed, '..' is not.",
+        )
+    return image_id
+
+
+def batch_of(ref: ImageRef, split_size: int, batches: int) -> str:
+    """Name of the batch an image belongs to.
+
+    A split of at most `batches` images has one image a batch, named by it; a larger one is spread by a stable hash
+    of the image id, so that one more image touches one batch.
+    """
+    if split_size <= batches:
+        return ref.image_id
+    digest = hashlib.sha256(ref.image_id.encode()).digest()
+    return f"batch-{int.from_bytes(digest[:8], 'big') % batches:04d}"
+
+
+def batches_of(refs: Sequence[ImageRef], batches: int) -> dict[tuple[str, str], list[ImageRef]]:
+    """Images of each (split, batch), in list order."""
+    sizes: dict[str, int] = {}
+    for ref in refs:
+        sizes[ref.split] = sizes.get(ref.split, 0) + 1
+    groups: dict[tuple[str, str], list[ImageRef]] = {}
+    for ref in refs:
+        groups.setdefault((ref.split, batch_of(ref, sizes[ref.split], batches)), []).append(ref)
+    return groups

@@ -1,0 +1,71 @@
+"""Writing files so that a killed run leaves the old file or the new one, never half of one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it takes `path`'s name, on failure it is removed."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Cut, so that the longest names that the file system takes still have room for the random part.
+    handle, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=target.suffix, dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a value as indented JSON with sorted keys.
+
+    Raises:
+        ValueError: NaN or infinity, which JSON does not have; use None.
+    """
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def sha256(path: str | Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def inside(root: str | Path, relative: str) -> Path:
+    """`root / relative`, refused where it would leave `root` (links resolved).
+
+    Raises:
+        ValueError: the path leaves the root.
+    """
+    base = Path(root).resolve()
+    try:
+        path = (base / relative).resolve()
+    except (RuntimeError, OSError) as error:  # links in a circle (RuntimeError before Python 3.13)
+        raise ValueError(f"{relative!r} cannot be resolved below {root}: {error}") from None
+    if path != base and base not in path.parents:
+        raise ValueError(f"{relative!r} leads outside of {root}")
+    return Path(root) / relative

@@ -1,0 +1,61 @@
+"""What each stage's result depends on: its own section of the settings, and the version of its module.
+
+Rules pass this text as a parameter, so that a job reruns exactly when it changes. Versions are repeated here, not
+imported, because Snakemake reads them while it parses and the stages load torch; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crowdmask.config import SECTIONS, Config, FolderDataset, LabelMap, canonical, section_for
+
+VERSIONS = {
+    "render": 1,
+    "datasets": 1,
+    "truth": 1,
+    "superpixels": 1,
+    "segment": 1,
+    "exclude": 1,
+    "merge": 1,
+    "export": 1,
+    "overlay": 1,
+    "evaluate": 1,
+    "train_sam": 1,
+}
+"""Raise a stage's number, here and in its module, when its output changes."""
+
+READS = {"superpixels": ("superpixels",), "segment": ("prompt", "tiles", "sam"), "exclude": ("exclusion",)}
+"""Sections that the stages of the method read."""
+
+
+def settings(config: Config, dataset: str, stage: str) -> str:
+    """Canonical JSON of everything in the configuration that changes a stage's result for a data set."""
+    entry = config.datasets[dataset]
+    values: dict[str, Any] = {
+        name: section_for(config, dataset, name).model_dump(mode="json") for name in READS.get(stage, ())
+    }
+    if "sam" in values:
+        # The checkpoint is an input file; where it lies does not matter.
+        del values["sam"]["checkpoint"]
+    if stage in ("superpixels", "segment", "evaluate", "overlay"):
+        values["exif"] = entry.exif if isinstance(entry, FolderDataset) else "stored"
+    if stage in ("render", "datasets", "truth"):
+        values["entry"] = entry.model_dump(mode="json", exclude=set(SECTIONS) | {"preset", *_selection(stage)})
+    if stage == "merge":
+        values["stale"] = config.corrections.stale
+        values["disjoint"] = section_for(config, dataset, "exclusion").model_dump()["disjoint"]
+    if stage == "export":
+        values["category"] = section_for(config, dataset, "export").model_dump()["category"]
+    return canonical({"version": VERSIONS[stage], **values})
+
+
+def _selection(stage: str) -> set[str]:
+    """Keys of a data set that say which images there are, not what is in them."""
+    return {"skip_images", "skip", "limit", "count", "split"} if stage != "render" else {"count"}
+
+
+def has_truth(config: Config, dataset: str) -> bool:
+    """Whether a data set comes with true masks."""
+    entry = config.datasets[dataset]
+    return isinstance(entry, LabelMap) or not isinstance(entry, FolderDataset)

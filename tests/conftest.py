@@ -1,0 +1,17 @@
+"""Fixtures that all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of real inputs: the environment variable CROWDMASK_SHARED, else ../shared/data beside the repository."""
+    folder = Path(os.environ.get("CROWDMASK_SHARED") or REPO.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real inputs at {folder}: set CROWDMASK_SHARED to their folder")
+    return folder
