@@ -78,7 +78,7 @@ schema: $(READY)
 # Other data sets' results and .snakemake (what Snakemake knows of them) may have cost days: they stay.
 clean:
 	rm -rf results/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
-	find src tests workflow benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find $(wildcard src tests workflow benchmarks) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
 	@test ! -e "$(VENV)" || test -f "$(VENV)/pyvenv.cfg" || { echo "make: '$(VENV)' is no virtual environment: left alone." >&2; exit 1; }

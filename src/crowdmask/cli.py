@@ -13,7 +13,7 @@ from crowdmask.errors import CrowdmaskError
 EXAMPLES = """examples:
   snakemake --cores 2 results/demo/masks.json       make the masks of a data set
   crowdmask datasets                                 what the configuration knows
-  crowdmask corrections template demo test/scene-0001 --points 3 > edit.json
+  crowdmask corrections template demo test/scene-0002 --points 3,4
   crowdmask corrections check corrections/demo/test/scene-0001.json
   crowdmask evaluate demo                            how good the masks are
 

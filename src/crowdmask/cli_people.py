@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from crowdmask.errors import CrowdmaskError, DataError, SettingsError
 
 def add(verbs: Any) -> None:
     """Add the verbs."""
-    made = _verb(verbs, "datasets", "list the data sets of the configuration", "crowdmask datasets --configfile my.yaml")
+    made = _verb(
+        verbs, "datasets", "list the data sets of the configuration", "crowdmask datasets --configfile my.yaml"
+    )
     made.add_argument("name", nargs="?", help="only this one, with its images")
     _config_option(made)
     made.set_defaults(run=datasets)
@@ -27,11 +30,14 @@ def add(verbs: Any) -> None:
         verbs,
         "corrections",
         "check edit files, or start one",
-        "crowdmask corrections template demo test/scene-0001 --points 3,4 > corrections/demo/test/scene-0001.json",
+        "crowdmask corrections template demo test/scene-0002 --points 3,4\n"
+        "  crowdmask corrections check corrections/demo",
     )
     kinds = made.add_subparsers(dest="action", required=True, metavar="ACTION")
-    check = _verb(kinds, "check", "read edit files and say what is wrong", "crowdmask corrections check FILE ...")
-    check.add_argument("files", nargs="+", help="edit files")
+    check = _verb(
+        kinds, "check", "read edit files and say what is wrong", "crowdmask corrections check corrections/demo"
+    )
+    check.add_argument("files", nargs="+", help="edit files, or folders of them", metavar="FILE")
     check.set_defaults(run=check_corrections)
     template = _verb(
         kinds,
@@ -42,7 +48,10 @@ def add(verbs: Any) -> None:
     template.add_argument("name", help="data set")
     template.add_argument("image", help="split/image_id")
     template.add_argument("--points", required=True, help="point ids, with commas")
-    template.add_argument("--author", default="", help="your name")
+    template.add_argument("--author", default=_user(), help="your name (default: %(default)s)")
+    template.add_argument(
+        "--output", metavar="FILE", help="new file to write instead of printing; never an existing one"
+    )
     _config_option(template)
     template.set_defaults(run=print_template)
 
@@ -60,6 +69,14 @@ def _verb(verbs: Any, name: str, text: str, example: str) -> argparse.ArgumentPa
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def _user() -> str:
+    """Name of the account."""
+    try:
+        return getpass.getuser() or "unknown"
+    except (OSError, KeyError):  # an account without a name, as in some containers
+        return "unknown"
 
 
 def _config_option(parser: argparse.ArgumentParser) -> None:
@@ -125,12 +142,18 @@ def check_corrections(args: argparse.Namespace) -> None:
     """Check edit files."""
     from crowdmask.corrections.template import check
 
-    problems = check(args.files)
+    files: list[Path] = []
+    for path in map(Path, args.files):
+        found = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+        if not found:
+            raise DataError(path, "no edit files in this folder", "They end in .json: see docs/corrections.md.")
+        files += found
+    problems = check(files)
     for problem in problems:
         print(problem)
     if problems:
-        raise CrowdmaskError(f"{len(problems)} of {len(args.files)} edit files cannot be used")
-    print(f"{len(args.files)} edit files are valid")
+        raise CrowdmaskError(f"{len(problems)} faults in {len(files)} edit files")
+    print(f"{len(files)} edit files are valid")
 
 
 def print_template(args: argparse.Namespace) -> None:
@@ -141,10 +164,9 @@ def print_template(args: argparse.Namespace) -> None:
     config = read_config(args.configfile)
     refs = reader_for(args.name, _known(config, args.name), "results").list_images()
     split, _, image_id = args.image.partition("/")
-    for (found, batch), group in batches_of(refs, config.batches).items():
-        if found == split and any(ref.image_id == image_id for ref in group):
-            break
-    else:
+    groups = batches_of(refs, config.batches).items()
+    batch = next((b for (s, b), group in groups if s == split and any(r.image_id == image_id for r in group)), None)
+    if batch is None:
         raise SettingsError(f"no image {args.image!r} in the data set {args.name}; write split/image_id")
     try:
         points = [int(text) for text in args.points.split(",")]
@@ -154,11 +176,26 @@ def print_template(args: argparse.Namespace) -> None:
     images = tables.read(folder / "datasets" / split / f"{batch}.parquet", "images")
     image = next(row for row in images if row["image_id"] == image_id)
     merged, made = (
-        [row for row in tables.stream(folder / stage / split / f"{batch}.parquet", "masks") if row["image_id"] == image_id]
+        [
+            row
+            for row in tables.stream(folder / stage / split / f"{batch}.parquet", "masks")
+            if row["image_id"] == image_id
+        ]
         for stage in ("merge", "exclude")
     )
     # An edit refers to the mask that the pipeline made, so that a neighbour's correction does not make it stale.
-    print(native.dump(template(merged, image, points, args.author, source_rows=made)), end="")
+    text = native.dump(template(merged, image, points, args.author, source_rows=made))
+    if args.output is None:
+        print(text, end="")
+        return
+    target = Path(args.output)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(target, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise DataError(target, "there is a file already", "Add to it by hand, or name another one.") from None
+    print(f"wrote {target}")
 
 
 def evaluate(args: argparse.Namespace) -> None:

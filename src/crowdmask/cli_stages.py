@@ -11,15 +11,30 @@ from typing import Any, TypeVar
 
 from crowdmask import tables
 from crowdmask.config import Config, Dataset, Exclusion, Prompt, Sam, Superpixels, Tiles, TrainSam, canonical
+from crowdmask.errors import DataError
 
 T = TypeVar("T")
+
+EXAMPLE = """example, in the folder where snakemake runs:
+  crowdmask stage exclude --images results/demo/datasets/test/scene-0001.parquet \\
+    --segment results/demo/segment/test/scene-0001.parquet \\
+    --settings '{"exclusion":{},"version":1}' --output test.parquet
+
+Snakemake prints this line for every job ("Shell command: ..."): copy it from there.
+"""
 
 _log = logging.getLogger(__name__)
 
 
 def add(verbs: Any) -> None:
     """Add the verb `stage` and its stages."""
-    stage = verbs.add_parser("stage", help="run one job of the workflow", description="One job of the workflow.")
+    stage = verbs.add_parser(
+        "stage",
+        help="run one job of the workflow",
+        description="One job of the workflow.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     stages = stage.add_subparsers(dest="stage", required=True, metavar="NAME")
 
     def new(name: str, run: Callable[[argparse.Namespace], None], text: str, /, **options: Any) -> None:
@@ -28,7 +43,10 @@ def add(verbs: Any) -> None:
         for option, kind in options.items():
             many = kind is list
             made.add_argument(
-                f"--{option.replace('_', '-')}", required=not many, nargs="*" if many else None, type=None if many else kind
+                f"--{option.replace('_', '-')}",
+                required=not many,
+                nargs="*" if many else None,
+                type=None if many else kind,
             )
 
     common = {"settings": json.loads, "output": str}
@@ -83,7 +101,7 @@ def add(verbs: Any) -> None:
 
 def _dataset(settings: dict[str, Any], selection: dict[str, Any] | None = None) -> Dataset:
     """The data set's entry from its content settings and its selection of images."""
-    return Config(datasets={"it": {**settings["entry"], **(selection or {})}}).datasets["it"]
+    return Config.model_validate({"datasets": {"it": {**settings["entry"], **(selection or {})}}}).datasets["it"]
 
 
 def _settings_text(args: argparse.Namespace) -> str:
@@ -125,7 +143,11 @@ def _batch(args: argparse.Namespace) -> tuple[Any, list[Any]]:
     from crowdmask.datasets.base import batches_of
 
     reader = reader_for(args.name, _dataset(args.settings, args.selection), "results")
-    return reader, batches_of(reader.list_images(), args.batches)[args.split, args.batch]
+    refs = batches_of(reader.list_images(), args.batches).get((args.split, args.batch))
+    if refs is None:
+        problem = f"the data set {args.name} has no batch {args.split}/{args.batch}"
+        raise DataError(reader.root, problem, "Its images have changed since the job was planned: run Snakemake again.")
+    return reader, refs
 
 
 def datasets(args: argparse.Namespace) -> None:
@@ -143,9 +165,7 @@ def truth(args: argparse.Namespace) -> None:
 
     reader, refs = _batch(args)
     rows = stage.truth_rows(reader, refs)
-    count = tables.write(
-        args.output, "truth", rows, version=args.settings["version"], settings=_settings_text(args)
-    )
+    count = tables.write(args.output, "truth", rows, version=args.settings["version"], settings=_settings_text(args))
     _log.info("%s: %d rows", args.output, count)
 
 
@@ -168,7 +188,8 @@ def segment(args: argparse.Namespace) -> None:
     with device_slot(args.gpu) as device:
         import torch
 
-        from crowdmask.masks import sam, segment as stage
+        from crowdmask.masks import sam
+        from crowdmask.masks import segment as stage
 
         # Fixed, whatever cores the job was given: more threads would change the last bits.
         torch.set_num_threads(settings.threads)
@@ -228,9 +249,7 @@ def overlay(args: argparse.Namespace) -> None:
     """One picture."""
     from crowdmask.export import overlay as stage
 
-    text = stage.run(
-        args.root, args.settings["exif"], args.images, args.masks, args.split, args.image_id, args.output
-    )
+    text = stage.run(args.root, args.settings["exif"], args.images, args.masks, args.split, args.image_id, args.output)
     _log.info("%s: %s", args.output, text)
 
 

@@ -134,6 +134,7 @@ class Corrections(Section):
 class TrainSam(Section):
     """Training of the small SAM."""
 
+    model: Literal["small", "vit_b", "vit_l", "vit_h"] = Field("small", description="architecture")
     datasets: tuple[str, ...] = Field((), strict=False, description="data sets with true masks to learn from")
     init: str | None = Field(None, description="checkpoint to start from; null = random weights")
     steps: int = Field(8000, ge=1, description="optimiser steps")

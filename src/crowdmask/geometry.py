@@ -48,12 +48,22 @@ def local_spacing(points_xy: np.ndarray, distances: np.ndarray, neighbours: int 
 
 
 def circle_box(x: float, y: float, radius: float, height: int, width: int) -> tuple[int, int, int, int]:
-    """Window (x0, y0, w, h) of the pixels within `radius` of a point in the image; at least one pixel."""
-    x0 = min(max(int(np.ceil(x - radius)), 0), width - 1)
-    y0 = min(max(int(np.ceil(y - radius)), 0), height - 1)
-    x1 = max(min(int(np.floor(x + radius)), width - 1), x0)
-    y1 = max(min(int(np.floor(y + radius)), height - 1), y0)
+    """Window (x0, y0, w, h) of the pixels within `radius` of a point in the image.
+
+    Along an axis without such a pixel (tiny radius between two centres) it holds the nearest one.
+    """
+    x0, x1 = _span(x, radius, width)
+    y0, y1 = _span(y, radius, height)
     return x0, y0, x1 - x0 + 1, y1 - y0 + 1
+
+
+def _span(centre: float, radius: float, length: int) -> tuple[int, int]:
+    """First and last pixel within `radius` of a place on one axis; at least one."""
+    first, last = int(np.ceil(centre - radius)), int(np.floor(centre + radius))
+    if first > last:
+        first = last = int(np.floor(centre + 0.5))
+    first = min(max(first, 0), length - 1)
+    return first, max(min(last, length - 1), first)
 
 
 def squared_distance(x: float, y: float, x0: int, y0: int, w: int, h: int) -> np.ndarray:

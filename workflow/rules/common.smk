@@ -1,5 +1,7 @@
 # Helpers of the rules: the checked configuration, image lists, and what each rule reads.
 
+import re
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -13,18 +15,41 @@ from crowdmask.datasets.base import batches_of
 from crowdmask.errors import CrowdmaskError
 from crowdmask.masks import checkpoints
 
+
+def stop(message):
+    """End the run with this message.
+
+    Not a WorkflowError: where the file that was asked for is there from an earlier run, Snakemake takes one for
+    "nobody makes this file", says nothing, and calls the old file up to date.
+    """
+    raise SystemExit(f"\ncrowdmask: error: {message}")
+
+
+# Snakemake gives types to the top level of --config only.
+config = settings_module.typed(config, workflow.config_settings.config)
 try:
     CONFIG = settings_module.load(config)
 except CrowdmaskError as error:
-    raise WorkflowError(str(error)) from None
+    stop(error)
 validate(config, "../schemas/config.schema.json", set_default=False)
 
 # Official file names -> models.
 CHECKPOINTS = {name: model for model, (name, _) in checkpoints.OFFICIAL.items()}
 
 
+# Once more at the end, where it is seen: between them and here are the commands of every failed job.
+onerror:
+    said = [
+        Path(path).read_text(encoding="utf-8", errors="replace")
+        for path in ([log] if isinstance(log, str) else log)
+    ]
+    found = re.findall(r"^crowdmask: error: .*", "\n".join(said), re.MULTILINE)
+    if found:
+        print("", *dict.fromkeys(found), "", sep="\n", file=sys.stderr)
+
+
 wildcard_constraints:
-    dataset="|".join(map(re.escape, CONFIG.datasets)) or "(?!)",
+    dataset=settings_module.NAME.strip("^$"),  # any: `reader` says which there are
     split="[^/]+",
     batch="[^/]+",
     image_id="[^/]+",
@@ -32,6 +57,12 @@ wildcard_constraints:
 
 @cache
 def reader(dataset):
+    if dataset not in CONFIG.datasets:
+        known = ", ".join(CONFIG.datasets) or "none"
+        raise WorkflowError(
+            f"no data set '{dataset}' in the configuration; known: {known}. "
+            "Correct the name, or add the data set in a file given with --configfile."
+        )
     return reader_for(dataset, CONFIG.datasets[dataset], "results")
 
 
@@ -48,13 +79,19 @@ def images_of(wildcards):
     """Images of a batch; a batch that does not exist is a mistake in the target's name."""
     found = batches(wildcards.dataset).get((wildcards.split, wildcards.batch))
     if found is None:
-        raise WorkflowError(f"data set {wildcards.dataset}: no batch {wildcards.split}/{wildcards.batch}")
+        raise WorkflowError(
+            f"data set {wildcards.dataset}: no batch {wildcards.split}/{wildcards.batch}"
+        )
     return found
 
 
 def source_files(wildcards):
     root = Path(reader(wildcards.dataset).root)
-    return [root / name for ref in images_of(wildcards) for name in (ref.image, ref.annotation)]
+    return [
+        root / name
+        for ref in images_of(wildcards)
+        for name in (ref.image, ref.annotation)
+    ]
 
 
 def every_batch(stage, suffix=".parquet"):
@@ -62,7 +99,10 @@ def every_batch(stage, suffix=".parquet"):
 
     def paths(wildcards):
         name = wildcards.dataset
-        return [f"results/{name}/{stage}/{split}/{batch}{suffix}" for split, batch in batches(name)]
+        return [
+            f"results/{name}/{stage}/{split}/{batch}{suffix}"
+            for split, batch in batches(name)
+        ]
 
     return paths
 
@@ -71,8 +111,11 @@ def with_truth(paths):
     """Input function that refuses data sets without true masks."""
 
     def checked(wildcards):
+        reader(wildcards.dataset)
         if not stages.has_truth(CONFIG, wildcards.dataset):
-            raise WorkflowError(f"data set {wildcards.dataset} has no true masks: it cannot be evaluated")
+            raise WorkflowError(
+                f"data set {wildcards.dataset} has no true masks: it cannot be evaluated"
+            )
         return paths(wildcards)
 
     return checked
@@ -80,13 +123,26 @@ def with_truth(paths):
 
 def stage_settings(stage):
     """Param function: what this stage's result depends on, as text."""
-    return lambda wildcards: stages.settings(CONFIG, wildcards.dataset, stage)
+
+    def text(wildcards):
+        reader(wildcards.dataset)
+        return stages.settings(CONFIG, wildcards.dataset, stage)
+
+    return text
 
 
-def selection(wildcards):
-    """The data set's entry, with which a job finds its images again."""
+def selection(wildcards, input):
+    """The data set's entry, with which a job finds its images again.
+
+    Takes `input`, so that Snakemake counts it as following from that: leaving out one image, or adding one, changes the
+    entry, but runs only batches again whose files are others.
+    """
     entry = CONFIG.datasets[wildcards.dataset]
-    return settings_module.canonical(entry.model_dump(mode="json", exclude=set(settings_module.SECTIONS) | {"preset"}))
+    return settings_module.canonical(
+        entry.model_dump(
+            mode="json", exclude=set(settings_module.SECTIONS) | {"preset"}
+        )
+    )
 
 
 def root_of(wildcards):
@@ -98,26 +154,39 @@ def sam_settings(wildcards):
 
 
 def checkpoint_of(wildcards):
+    settings = sam_settings(wildcards)
     try:
-        return checkpoints.path_of(sam_settings(wildcards))
+        path = checkpoints.path_of(settings)
     except CrowdmaskError as error:
-        raise WorkflowError(str(error)) from None
+        stop(error)
+    # Absolute, so that no rule makes it: asking for masks must not train anything, and results/train_sam is used as it
+    # is, also without the settings that it was trained with.
+    return path.absolute() if settings.checkpoint else path
 
 
 def corrections_of(wildcards):
     """Edit files that exist now for the images of a batch."""
     folder = Path(CONFIG.corrections.folder, wildcards.dataset)
-    paths = [folder / ref.split / f"{ref.image_id}.json" for ref in images_of(wildcards)]
+    paths = [
+        folder / ref.split / f"{ref.image_id}.json" for ref in images_of(wildcards)
+    ]
     return [path for path in paths if path.is_file()]
 
 
 def edits_of_all(wildcards):
     """Edit tables of every batch; a correction that no image would take is an error, not lost."""
-    known = {(ref.split, ref.image_id) for refs in batches(wildcards.dataset).values() for ref in refs}
+    known = {
+        (ref.split, ref.image_id)
+        for refs in batches(wildcards.dataset).values()
+        for ref in refs
+    }
     folder = Path(CONFIG.corrections.folder, wildcards.dataset)
     for path in sorted(folder.rglob("*.json")):
-        if path.relative_to(folder).parts != (path.parent.name, path.name) or (path.parent.name, path.stem) not in known:
-            raise WorkflowError(
+        if (
+            path.relative_to(folder).parts != (path.parent.name, path.name)
+            or (path.parent.name, path.stem) not in known
+        ):
+            stop(
                 f"{path}: the data set {wildcards.dataset} has no such image. Name the file "
                 f"{folder}/SPLIT/IMAGE_ID.json (see: crowdmask datasets {wildcards.dataset}), or move it away."
             )
@@ -126,17 +195,20 @@ def edits_of_all(wildcards):
 
 def pictures_of(wildcards):
     """A few images of each split, evenly spread."""
-    number = settings_module.section_for(CONFIG, wildcards.dataset, "export").overlays
     splits = {}
     for refs in batches(wildcards.dataset).values():
         for ref in refs:
             splits.setdefault(ref.split, []).append(ref.image_id)
+    number = settings_module.section_for(CONFIG, wildcards.dataset, "export").overlays
     chosen = []
     for split, ids in splits.items():
         ids = sorted(ids)
         step = max(1, len(ids) / max(1, number))
         chosen += [(split, ids[int(k * step)]) for k in range(min(number, len(ids)))]
-    return [f"results/{wildcards.dataset}/overlays/{split}/{image_id}.png" for split, image_id in chosen]
+    return [
+        f"results/{wildcards.dataset}/overlays/{split}/{image_id}.png"
+        for split, image_id in chosen
+    ]
 
 
 def batch_table(stage):
@@ -145,9 +217,13 @@ def batch_table(stage):
     def path(wildcards):
         name = wildcards.dataset
         for (split, batch), refs in batches(name).items():
-            if split == wildcards.split and any(ref.image_id == wildcards.image_id for ref in refs):
+            if split == wildcards.split and any(
+                ref.image_id == wildcards.image_id for ref in refs
+            ):
                 return f"results/{name}/{stage}/{split}/{batch}.parquet"
-        raise WorkflowError(f"data set {name}: no image {wildcards.split}/{wildcards.image_id}")
+        raise WorkflowError(
+            f"data set {name}: no image {wildcards.split}/{wildcards.image_id}"
+        )
 
     return path
 
@@ -159,7 +235,10 @@ def gpus(wildcards):
 
 def minutes(per_image):
     """Resource function: run time of a batch, doubled at each further attempt."""
-    return lambda wildcards, attempt: max(10, int(per_image * len(images_of(wildcards)))) * attempt
+    return (
+        lambda wildcards, attempt: max(10, int(per_image * len(images_of(wildcards))))
+        * attempt
+    )
 
 
 def training_tables(stage):
@@ -169,14 +248,25 @@ def training_tables(stage):
         names = CONFIG.train_sam.datasets
         unknown = sorted(set(names) - set(CONFIG.datasets))
         if unknown or not names:
+            fault = (
+                f"unknown data set {unknown[0]}"
+                if unknown
+                else "name at least one data set"
+            )
+            known = ", ".join(
+                name for name in CONFIG.datasets if stages.has_truth(CONFIG, name)
+            )
             raise WorkflowError(
-                f"train_sam.datasets: {'unknown data set ' + unknown[0] if unknown else 'name at least one data set'}"
-                f"; known with true masks: {', '.join(n for n in CONFIG.datasets if stages.has_truth(CONFIG, n))}"
+                f"train_sam.datasets: {fault}; known with true masks: {known}"
             )
         for name in names:
             if not stages.has_truth(CONFIG, name):
                 raise WorkflowError(f"train_sam.datasets: {name} has no true masks")
-        return [f"results/{n}/{stage}/{split}/{batch}.parquet" for n in names for split, batch in batches(n)]
+        return [
+            f"results/{n}/{stage}/{split}/{batch}.parquet"
+            for n in names
+            for split, batch in batches(n)
+        ]
 
     return paths
 
@@ -186,7 +276,9 @@ def training_roots(wildcards):
     found = []
     for name in CONFIG.train_sam.datasets:
         exif = getattr(CONFIG.datasets[name], "exif", "stored")
-        place = settings_module.canonical({"dataset": name, "root": reader(name).root, "exif": exif})
+        place = settings_module.canonical(
+            {"dataset": name, "root": reader(name).root, "exif": exif}
+        )
         found += [place] * len(batches(name))
     return found
 
@@ -195,8 +287,9 @@ def training_settings(wildcards):
     return settings_module.canonical(
         {
             "version": stages.VERSIONS["train_sam"],
-            "train_sam": CONFIG.train_sam,
-            "tiles": CONFIG.tiles,
-            "prompt": CONFIG.prompt,
+            **{
+                name: getattr(CONFIG, name).model_dump(mode="json")
+                for name in ("train_sam", "tiles", "prompt")
+            },
         }
     )

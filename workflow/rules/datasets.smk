@@ -14,14 +14,14 @@ rule render:
         "results/{dataset}/benchmarks/render/{split}/scene-{index}.tsv"
     wildcard_constraints:
         index=r"\d+",
-    params:
-        settings=stage_settings("render"),
+    conda:
+        "../../envs/crowdmask.yaml"
     threads: 1
     resources:
         mem_mb=1500,
         runtime=10,
-    conda:
-        "../../envs/crowdmask.yaml"
+    params:
+        settings=stage_settings("render"),
     shell:
         "crowdmask stage render --index {wildcards.index} --settings {params.settings:q}"
         " --image {output.image:q} --labels {output.labels:q} --points {output.points:q} > {log:q} 2>&1"
@@ -36,16 +36,16 @@ rule datasets:
         "results/{dataset}/logs/datasets/{split}/{batch}.log",
     benchmark:
         "results/{dataset}/benchmarks/datasets/{split}/{batch}.tsv"
-    params:
-        settings=stage_settings("datasets"),
-        selection=selection,
-        batches=CONFIG.batches,
+    conda:
+        "../../envs/crowdmask.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=minutes(0.1),
-    conda:
-        "../../envs/crowdmask.yaml"
+    params:
+        settings=stage_settings("datasets"),
+        selection=selection,
+        batches=lambda wildcards, input: CONFIG.batches,
     shell:
         "crowdmask stage datasets --name {wildcards.dataset:q} --selection {params.selection:q}"
         " --split {wildcards.split:q} --batch {wildcards.batch:q} --batches {params.batches}"
@@ -61,16 +61,16 @@ rule truth:
         "results/{dataset}/logs/truth/{split}/{batch}.log",
     benchmark:
         "results/{dataset}/benchmarks/truth/{split}/{batch}.tsv"
-    params:
-        settings=stage_settings("truth"),
-        selection=selection,
-        batches=CONFIG.batches,
+    conda:
+        "../../envs/crowdmask.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=minutes(0.1),
-    conda:
-        "../../envs/crowdmask.yaml"
+    params:
+        settings=stage_settings("truth"),
+        selection=selection,
+        batches=lambda wildcards, input: CONFIG.batches,
     shell:
         "crowdmask stage truth --name {wildcards.dataset:q} --selection {params.selection:q}"
         " --split {wildcards.split:q} --batch {wildcards.batch:q} --batches {params.batches}"

@@ -15,15 +15,15 @@ rule evaluate:
         "results/{dataset}/logs/evaluate.log",
     benchmark:
         "results/{dataset}/benchmarks/evaluate.tsv"
-    params:
-        settings=stage_settings("evaluate"),
-        root=root_of,
+    conda:
+        "../../envs/crowdmask.yaml"
     threads: 1
     resources:
         mem_mb=3000,
         runtime=120,
-    conda:
-        "../../envs/crowdmask.yaml"
+    params:
+        settings=stage_settings("evaluate"),
+        root=root_of,
     shell:
         "crowdmask stage evaluate --images {input.images:q} --masks {input.masks:q} --truth {input.truth:q}"
         " --superpixels {input.superpixels:q} --root {params.root:q}"

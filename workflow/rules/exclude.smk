@@ -12,14 +12,14 @@ rule exclude:
         "results/{dataset}/logs/exclude/{split}/{batch}.log",
     benchmark:
         "results/{dataset}/benchmarks/exclude/{split}/{batch}.tsv"
-    params:
-        settings=stage_settings("exclude"),
+    conda:
+        "../../envs/crowdmask.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=minutes(0.2),
-    conda:
-        "../../envs/crowdmask.yaml"
+    params:
+        settings=stage_settings("exclude"),
     shell:
         "crowdmask stage exclude --images {input.images:q} --segment {input.segment:q}"
         " --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"

@@ -14,14 +14,14 @@ rule export:
         "results/{dataset}/logs/export.log",
     benchmark:
         "results/{dataset}/benchmarks/export.tsv"
-    params:
-        settings=stage_settings("export"),
+    conda:
+        "../../envs/crowdmask.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=60,
-    conda:
-        "../../envs/crowdmask.yaml"
+    params:
+        settings=stage_settings("export"),
     shell:
         "crowdmask stage export --name {wildcards.dataset:q} --images {input.images:q} --masks {input.masks:q}"
         " --edits {input.edits:q} --settings {params.settings:q}"
@@ -38,15 +38,15 @@ rule overlay:
         "results/{dataset}/logs/overlay/{split}/{image_id}.log",
     benchmark:
         "results/{dataset}/benchmarks/overlay/{split}/{image_id}.tsv"
-    params:
-        settings=stage_settings("overlay"),
-        root=root_of,
+    conda:
+        "../../envs/crowdmask.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=10,
-    conda:
-        "../../envs/crowdmask.yaml"
+    params:
+        settings=stage_settings("overlay"),
+        root=root_of,
     shell:
         "crowdmask stage overlay --images {input.images:q} --masks {input.masks:q} --root {params.root:q}"
         " --split {wildcards.split:q} --image-id {wildcards.image_id:q}"
@@ -62,11 +62,11 @@ rule overlays:
         "results/{dataset}/logs/overlays.log",
     benchmark:
         "results/{dataset}/benchmarks/overlays.tsv"
+    conda:
+        "../../envs/crowdmask.yaml"
     threads: 1
     resources:
         mem_mb=500,
         runtime=5,
-    conda:
-        "../../envs/crowdmask.yaml"
     shell:
         "crowdmask stage overlays --pictures {input:q} --output {output:q} > {log:q} 2>&1"

@@ -15,14 +15,14 @@ rule merge:
         "results/{dataset}/logs/merge/{split}/{batch}.log",
     benchmark:
         "results/{dataset}/benchmarks/merge/{split}/{batch}.tsv"
-    params:
-        settings=stage_settings("merge"),
+    conda:
+        "../../envs/crowdmask.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=minutes(0.1),
-    conda:
-        "../../envs/crowdmask.yaml"
+    params:
+        settings=stage_settings("merge"),
     shell:
         "crowdmask stage merge --images {input.images:q} --masks {input.masks:q} --edits {input.edits:q}"
         " --settings {params.settings:q} --output {output.masks:q} --edits-output {output.edits:q} > {log:q} 2>&1"

@@ -12,15 +12,15 @@ rule checkpoint:
         "results/benchmarks/checkpoint/{file}.tsv"
     wildcard_constraints:
         file="|".join(CHECKPOINTS),
-    params:
-        model=lambda wildcards: CHECKPOINTS[wildcards.file],
     localrule: True
+    conda:
+        "../../envs/crowdmask.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=120,
-    conda:
-        "../../envs/crowdmask.yaml"
+    params:
+        model=lambda wildcards: CHECKPOINTS[wildcards.file],
     shell:
         "crowdmask stage checkpoint --model {params.model} --output {output:q} > {log:q} 2>&1"
 
@@ -36,16 +36,18 @@ rule segment:
         "results/{dataset}/logs/segment/{split}/{batch}.log",
     benchmark:
         "results/{dataset}/benchmarks/segment/{split}/{batch}.tsv"
+    conda:
+        "../../envs/crowdmask.yaml"
+    threads: lambda wildcards: sam_settings(wildcards).threads
+    resources:
+        mem_mb=lambda wildcards: (
+            3000 if sam_settings(wildcards).model == "small" else 12000
+        ),
+        runtime=minutes(5),
+        gpu=gpus,
     params:
         settings=stage_settings("segment"),
         root=root_of,
-    threads: lambda wildcards: sam_settings(wildcards).threads
-    resources:
-        mem_mb=lambda wildcards: 3000 if sam_settings(wildcards).model == "small" else 12000,
-        runtime=minutes(5),
-        gpu=gpus,
-    conda:
-        "../../envs/crowdmask.yaml"
     shell:
         "crowdmask stage segment --images {input.images:q} --superpixels {input.superpixels:q}"
         " --root {params.root:q} --checkpoint {input.checkpoint:q} --gpu {resources.gpu}"

@@ -11,15 +11,15 @@ rule superpixels:
         "results/{dataset}/logs/superpixels/{split}/{batch}.log",
     benchmark:
         "results/{dataset}/benchmarks/superpixels/{split}/{batch}.tsv"
-    params:
-        settings=stage_settings("superpixels"),
-        root=root_of,
+    conda:
+        "../../envs/crowdmask.yaml"
     threads: 1
     resources:
         mem_mb=3000,
         runtime=minutes(0.2),
-    conda:
-        "../../envs/crowdmask.yaml"
+    params:
+        settings=stage_settings("superpixels"),
+        root=root_of,
     shell:
         "crowdmask stage superpixels --images {input.images:q} --root {params.root:q}"
         " --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"

@@ -17,17 +17,17 @@ rule train_sam:
         "results/train_sam/train.log",
     benchmark:
         "results/train_sam/benchmark.tsv"
-    params:
-        settings=training_settings,
-        roots=training_roots,
-        state="results/train_sam/unfinished.state",
+    conda:
+        "../../envs/crowdmask.yaml"
     threads: CONFIG.train_sam.threads
     resources:
         mem_mb=16000,
         runtime=1440,
         gpu=gpus,
-    conda:
-        "../../envs/crowdmask.yaml"
+    params:
+        settings=training_settings,
+        roots=training_roots,
+        state="results/train_sam/unfinished.state",
     shell:
         "crowdmask stage train-sam --images {input.images:q} --truth {input.truth:q}"
         " --superpixels {input.superpixels:q} --roots {params.roots:q} --init {input.init:q}"

@@ -1,0 +1,1 @@
+"""People's edits: their files, what they do to masks, and reports."""

@@ -232,7 +232,10 @@ class FolderReader:
 
     def _fits(self, folder: Path) -> bool:
         try:
-            return bool(self.splits(folder))
+            splits = self.splits(folder)
+            return bool(splits) and all(
+                (folder / s.images).is_dir() and (folder / s.annotations).is_dir() for s in splits
+            )
         except (DataError, OSError):
             return False
 

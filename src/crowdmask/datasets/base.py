@@ -12,7 +12,7 @@ import numpy as np
 
 from crowdmask.errors import DataError
 
-IMAGE_ID = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_ ()+,=@.-]*$")
+IMAGE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ ()+,=@.-]*")
 """Image ids become file names and wildcards: no separators, no leading dot or dash, no control characters."""
 
 
@@ -66,7 +66,7 @@ def safe_id(path: str, image_id: str) -> str:
     Raises:
         DataError: the id is unsafe.
     """
-    if not IMAGE_ID.match(image_id) or ".." in image_id:
+    if not IMAGE_ID.fullmatch(image_id) or ".." in image_id:
         raise DataError(
             path,
             f"{image_id!r} cannot be an image id",

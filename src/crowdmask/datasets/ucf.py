@@ -27,7 +27,7 @@ _ENDING = "_ann.mat"
 
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _MATRIX, _COMPRESSED = 14, 15
-_CELL, _STRUCTURE, _NUMERIC_CLASSES = 1, 2, range(6, 16)
+_CELL, _STRUCTURE, _NUMERIC_CLASSES, _OPAQUE = 1, 2, range(6, 16), 17
 _LARGEST = 1 << 28  # bytes that a compressed variable may become
 
 
@@ -160,6 +160,8 @@ def _header(data: bytes, order: str) -> tuple[int, bool, tuple[int, ...], str, l
     if len(elements) < 3:
         raise ValueError("a variable without header")
     (flags,) = struct.unpack_from(f"{order}I", elements[0][1])
+    if flags & 0xFF == _OPAQUE:  # objects of newer classes have no dimensions here
+        return _OPAQUE, False, (0, 0), elements[1][1].decode("ascii"), []
     dimensions = tuple(_numbers(*elements[1], order).tolist())
     if elements[1][0] != 5 or not 2 <= len(dimensions) <= 32 or min(dimensions) < 0:
         raise ValueError("dimensions that cannot be")
@@ -200,7 +202,7 @@ def _value(data: bytes, order: str) -> Any:
 def _numbers(kind: int, data: bytes, order: str) -> np.ndarray:
     if kind not in _NUMBERS:
         raise ValueError(f"type {kind} where numbers should be")
-    return np.frombuffer(data, np.dtype(_NUMBERS[kind]).newbyteorder(order))
+    return np.frombuffer(data, np.dtype(order + _NUMBERS[kind]))
 
 
 def as_points(path: Path, value: Any, way_out: str) -> np.ndarray:

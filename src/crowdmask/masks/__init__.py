@@ -1,0 +1,1 @@
+"""The annotation method in order of the flow: superpixels, prompts, tiles, SAM, exclusion."""

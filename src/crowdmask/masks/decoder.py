@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from segment_anything.modeling import Sam
-from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
+from torchvision.transforms.functional import resize, to_pil_image
 
 from crowdmask.masks.prompts import Frame, Prompts
 
@@ -33,7 +33,9 @@ class Decoded:
 @torch.inference_mode()
 def embed(sam: Sam, tile: np.ndarray) -> Tensor:
     """Image embedding (1, C, E, E) of a tile, uint8 (h, w, 3) RGB, resized as segment-anything does."""
-    resized = ResizeLongestSide(sam.image_encoder.img_size).apply_image(np.ascontiguousarray(tile))
+    # As ResizeLongestSide.apply_image, but a side never becomes 0 (a tile of one row).
+    frame = Frame(tile.shape[0], tile.shape[1], sam.image_encoder.img_size)
+    resized = resize(to_pil_image(np.ascontiguousarray(tile)), list(frame.input_hw))
     tensor = torch.from_numpy(np.array(resized)).to(sam.device).permute(2, 0, 1).float()[None]
     return sam.image_encoder(sam.preprocess(tensor))
 

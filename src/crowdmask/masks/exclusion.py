@@ -48,27 +48,33 @@ def claim_pixels(points_xy: np.ndarray, height: int, width: int) -> np.ndarray:
         raise ValueError(f"{len(wanted)} points cannot each have a pixel of {width} x {height}")
     claims = wanted.copy()
     _, first = np.unique(wanted[:, 1] * width + wanted[:, 0], return_index=True)
-    taken = {(int(x), int(y)) for x, y in wanted[first]}
-    for i in sorted(set(range(len(wanted))) - set(first.tolist())):
-        claims[i] = _nearest_free(*clip_points(points_xy[i], height, width)[0], taken, height, width)
-        taken.add((int(claims[i, 0]), int(claims[i, 1])))
+    homeless = sorted(set(range(len(wanted))) - set(first.tolist()))
+    if not homeless:
+        return claims
+    free = np.ones((height, width), bool)
+    free[wanted[:, 1], wanted[:, 0]] = False
+    points = clip_points(points_xy, height, width)
+    reached: dict[tuple[int, int], float] = {}
+    for i in homeless:
+        # Pixels only get fewer: a search from the same pixel need not begin nearer than the last one ended.
+        home = int(wanted[i, 0]), int(wanted[i, 1])
+        x, y, reached[home] = _nearest_free(points[i, 0], points[i, 1], free, reached.get(home, 2.0))
+        claims[i] = x, y
+        free[y, x] = False
     return claims
 
 
-def _nearest_free(
-    x: float, y: float, taken: set[tuple[int, int]], height: int, width: int
-) -> tuple[int, int]:
-    reach = 2
+def _nearest_free(x: float, y: float, free: np.ndarray, reach: float) -> tuple[int, int, float]:
+    """The nearest free pixel (ties: upper, then left), searched within `reach` first, and the reach that was needed."""
+    height, width = free.shape
     while True:
         x0, y0, w, h = circle_box(x, y, reach, height, width)
         distance = squared_distance(x, y, x0, y0, w, h)
-        for flat in np.argsort(distance, axis=None, kind="stable"):
-            row, column = divmod(int(flat), w)
-            if distance[row, column] > reach**2:
-                break
-            if (x0 + column, y0 + row) not in taken:
-                return x0 + column, y0 + row
-        reach *= 2
+        distance[~free[y0 : y0 + h, x0 : x0 + w]] = np.inf
+        row, column = divmod(int(np.argmin(distance)), w)
+        if distance[row, column] <= reach**2:
+            return x0 + column, y0 + row, reach
+        reach *= 1.5
 
 
 def mask_of(
@@ -95,21 +101,22 @@ def mask_of(
     distance = squared_distance(x, y, *box)
     circle = distance <= radius**2
     both = found.cut(*box) & circle
+    left, top = own_pixels(point, height, width)[0].tolist()
     if both.any():
-        component = _component(both, distance, radius)
+        component = _component(both, distance, radius, (top - box[1], left - box[0]))
         if component.sum() >= max(settings.min_area_px, settings.min_area_share * np.pi * radius**2, 1):
             return Window(box[0], box[1], component).tight(), "sam"
     if settings.fallback == "half":
         circle = distance <= (0.5 * radius) ** 2
     if not circle.any():
-        circle.ravel()[int(np.argmin(distance))] = True
+        return Window(left, top, np.ones((1, 1), bool)), "circle"
     return Window(box[0], box[1], circle).tight(), "circle"
 
 
-def _component(mask: np.ndarray, distance: np.ndarray, radius: float) -> np.ndarray:
-    """The component of the point's pixel, or the nearest one within radius / 4, or nothing."""
+def _component(mask: np.ndarray, distance: np.ndarray, radius: float, pixel: tuple[int, int]) -> np.ndarray:
+    """The component of the point's pixel (row, column), or the nearest one within radius / 4, or nothing."""
     _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-    own = labels.ravel()[int(np.argmin(distance))]
+    own = labels[pixel]
     if own == 0:
         inside = np.where(mask, distance, np.inf)
         nearest = int(np.argmin(inside))
@@ -171,7 +178,7 @@ def share_pixels(
             first = (areas[i], i) < (areas[j], j)
         else:
             box = left, top, right - left, bottom - top
-            key_i, key_j = squared_distance(*points[i], *box), squared_distance(*points[j], *box)
+            key_i, key_j = (squared_distance(points[k, 0], points[k, 1], *box) for k in (i, j))
             if tie == "normalised":
                 key_i, key_j = key_i / radius[i] ** 2, key_j / radius[j] ** 2
             first = (key_i <= key_j) if i < j else (key_i < key_j)

@@ -29,9 +29,9 @@ class Frame:
 
     @property
     def input_hw(self) -> tuple[int, int]:
-        """Height and width of the resized tile inside the square."""
+        """Height and width of the resized tile inside the square; at least 1 each."""
         scale = self.size / max(self.height, self.width)
-        return int(self.height * scale + 0.5), int(self.width * scale + 0.5)
+        return max(1, int(self.height * scale + 0.5)), max(1, int(self.width * scale + 0.5))
 
     def to_frame(self, points_xy: np.ndarray) -> np.ndarray:
         """Points of the tile (original pixels) in the frame: each axis by its own rounded factor."""

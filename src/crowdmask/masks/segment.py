@@ -64,7 +64,10 @@ def segment_image(
     distances = neighbour_distances(points)
     reach = window_reach(distances, height, width)
     if prompt.clip_to_circle:
-        parts = [clip_to_circle(p, *points[i], distances[i], height, width) for i, p in enumerate(parts)]
+        parts = [
+            clip_to_circle(part, x, y, distances[i], height, width)
+            for i, (part, (x, y)) in enumerate(zip(parts, points.tolist(), strict=True))
+        ]
     rows: dict[int, dict[str, Any]] = {}
     for index, tile in enumerate(plan(points, distances, height, width, sam.image_encoder.img_size, tiles)):
         for point, row in _segment_tile(sam, image, points, parts, reach, tile, prompt, chunk):
@@ -99,7 +102,7 @@ def _segment_tile(
     embedding = embed(sam, image[tile.y0 : tile.y0 + tile.h, tile.x0 : tile.x0 + tile.w])
     bias = prompt.bias if prompt.mode == "two-pass" else None
     for point, answer in zip(tile.owned.tolist(), decode(sam, embedding, prompts, frame, chunk, bias), strict=True):
-        x0, y0, w, h = circle_box(*points[point], reach[point], height, width)
+        x0, y0, w, h = circle_box(points[point, 0], points[point, 1], reach[point], height, width)
         left, top = max(x0, tile.x0), max(y0, tile.y0)
         right, bottom = min(x0 + w, tile.x0 + tile.w), min(y0 + h, tile.y0 + tile.h)
         logits = answer.logits[top - tile.y0 : bottom - tile.y0, left - tile.x0 : right - tile.x0]

@@ -12,7 +12,7 @@ from skimage.segmentation import slic
 
 from crowdmask.config import Superpixels
 from crowdmask.datasets.images import Exif, read_row
-from crowdmask.geometry import circle_box, own_pixels, squared_distance
+from crowdmask.geometry import circle_box, clip_points, own_pixels, squared_distance
 from crowdmask.masks.rle import Window
 from crowdmask.tables import points_of
 
@@ -49,9 +49,7 @@ def slic_labels(image: np.ndarray, settings: Superpixels) -> np.ndarray:
     return labels.astype(np.int32)
 
 
-def own_parts(
-    labels: np.ndarray, points_xy: np.ndarray, height: int, width: int
-) -> Iterator[tuple[int, int, Window]]:
+def own_parts(labels: np.ndarray, points_xy: np.ndarray, height: int, width: int) -> Iterator[tuple[int, int, Window]]:
     """For each point: its label, how many points share that superpixel, and the part that is its own.
 
     Args:
@@ -74,7 +72,7 @@ def own_parts(
     members: dict[int, list[int]] = {}
     for index, label in enumerate(own.tolist()):
         members.setdefault(label, []).append(index)
-    points = np.asarray(points_xy, float).reshape(-1, 2)
+    points = clip_points(points_xy, height, width)
     regions: dict[int, tuple[int, int, np.ndarray, np.ndarray | None]] = {}
     for index, label in enumerate(own.tolist()):
         sharing = members[label]
@@ -85,8 +83,7 @@ def own_parts(
             inside = labels[rows[y0:y1, None], cols[None, x0:x1]] == label
             owner = None
             if len(sharing) > 1:
-                distance = [squared_distance(*points[i], x0, y0, x1 - x0, y1 - y0) for i in sharing]
-                owner = np.argmin(distance, axis=0)
+                owner = _nearest(points[sharing], int(x0), int(y0), int(x1 - x0), int(y1 - y0))
             regions[label] = int(x0), int(y0), inside, owner
         x0, y0, inside, owner = regions[label]
         if owner is None:
@@ -98,12 +95,30 @@ def own_parts(
         yield label, len(sharing), Window(x0, y0, part).tight()
 
 
+def _nearest(points_xy: np.ndarray, x0: int, y0: int, w: int, h: int) -> np.ndarray:
+    """Index of the nearest point for each pixel of a window (ties to the lower), int64 (h, w)."""
+    owner = np.zeros((h, w), np.int64)
+    least = np.full((h, w), np.inf)
+    for k, (x, y) in enumerate(points_xy.tolist()):  # one point at a time: memory does not grow with their number
+        distance = squared_distance(x, y, x0, y0, w, h)
+        nearer = distance < least
+        owner[nearer], least[nearer] = k, distance[nearer]
+    return owner
+
+
 def clip_to_circle(part: Window, x: float, y: float, radius: float, height: int, width: int) -> Window:
-    """The part of a superpixel within `radius` of the point (infinite = unchanged)."""
+    """The part of a superpixel within `radius` of the point (infinite = unchanged).
+
+    A circle between pixel centres leaves the point's own pixel.
+    """
     if not np.isfinite(radius):
         return part
     box = circle_box(x, y, radius, height, width)
-    return Window(box[0], box[1], part.cut(*box) & (squared_distance(x, y, *box) <= radius**2)).tight()
+    inside = part.cut(*box) & (squared_distance(x, y, *box) <= radius**2)
+    if not inside.any():
+        left, top = own_pixels(np.array([[x, y]]), height, width)[0].tolist()
+        return Window(left, top, np.ones((1, 1), bool))
+    return Window(box[0], box[1], inside).tight()
 
 
 def rows(images: Iterable[dict[str, Any]], root: str, exif: Exif, settings: Superpixels) -> Iterator[dict[str, Any]]:

@@ -74,8 +74,9 @@ def zoom_levels(spacing: np.ndarray, height: int, width: int, frame: int, settin
     # Few or distant points say little about the size of heads: never fewer than `across` tiles side by side unless
     # that would enlarge the image.
     zoom = np.maximum(zoom, min(1.0, settings.across * frame / max(height, width)))
-    # Half-octave levels keep the number of different tile grids small.
-    return 2 ** (np.round(2 * np.log2(zoom)) / 2)
+    # Half-octave levels keep the number of different tile grids small; rounding must not pass the largest zoom.
+    highest = np.floor(2 * np.log2(settings.max_zoom) + 1e-9)
+    return 2 ** (np.minimum(np.round(2 * np.log2(zoom)), highest) / 2)
 
 
 def _grid(
@@ -104,11 +105,14 @@ def _starts(length: int, side: int, overlap: float) -> np.ndarray:
 
 
 def _depth(position: np.ndarray, starts: np.ndarray, side: int, length: int) -> np.ndarray:
-    """(N, tiles) distance of each position to the nearest border of each tile, negative outside."""
+    """(N, tiles) distance of each position to the nearest border of each tile, -inf outside.
+
+    A tile holds a position when it holds the pixel that the position rounds to (half up).
+    """
     before = position[:, None] - starts[None, :] + 0.5
     after = starts[None, :] + side - 0.5 - position[:, None]
-    inside = (before >= 0) & (after >= 0)
+    inside = (before >= 0) & (after > 0)
     # The image's own border hides nothing, so it is as good as infinitely far away.
-    before = np.where(inside & (starts[None, :] == 0), np.inf, before)
-    after = np.where(inside & (starts[None, :] + side >= length), np.inf, after)
-    return np.minimum(before, after)
+    before = np.where(starts[None, :] == 0, np.inf, before)
+    after = np.where(starts[None, :] + side >= length, np.inf, after)
+    return np.where(inside, np.minimum(before, after), -np.inf)

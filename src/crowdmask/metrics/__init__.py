@@ -1,0 +1,1 @@
+"""Comparison of masks with the truth, and with what simple methods give."""

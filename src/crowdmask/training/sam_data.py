@@ -106,7 +106,7 @@ def draw(sample: Sample, rng: np.random.Generator, frame: int, side: int, heads:
     truth = np.stack([sample.truth[i].cut(x0, y0, w, h) for i in chosen])
     parts = []
     for i in chosen:
-        part = clip_to_circle(sample.parts[i], *points[i], sample.radius[i], height, width)
+        part = clip_to_circle(sample.parts[i], points[i, 0], points[i, 1], sample.radius[i], height, width)
         parts.append(part.cut(x0, y0, w, h))
     image = sample.image[y0 : y0 + h, x0 : x0 + w]
     local = points - [x0, y0]
@@ -220,7 +220,7 @@ def _circle(centre: np.ndarray, reach: float, h: int, w: int, step: float) -> np
 
 def recolour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Random light, colour, grey, inversion, blur and noise; uint8 (h, w, 3) in and out."""
-    x = image.astype(np.float32) / 255
+    x: np.ndarray = image.astype(np.float32) / 255
     if rng.random() < 0.2:
         x = np.repeat(x @ np.array([[0.299], [0.587], [0.114]], np.float32), 3, axis=2)
     elif rng.random() < 0.2:

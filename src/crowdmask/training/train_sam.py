@@ -198,7 +198,8 @@ def train(
     decay = [p for p in sam.parameters() if p.requires_grad and p.ndim > 1]
     rest = [p for p in sam.parameters() if p.requires_grad and p.ndim <= 1]
     optimiser = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}], lr=settings.lr
+        [{"params": decay, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}],
+        lr=settings.lr,
     )
     average = {k: v.detach().clone() for k, v in sam.state_dict().items()}
     key = settings.model_dump_json()

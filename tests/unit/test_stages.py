@@ -1,0 +1,110 @@
+"""What makes a stage run again, and what does not."""
+
+import importlib
+import json
+
+import pytest
+
+from crowdmask import stages
+from crowdmask.config import load
+
+MODULES = {
+    "datasets": "datasets.stage",
+    "superpixels": "masks.superpixels",
+    "segment": "masks.segment",
+    "exclude": "masks.exclusion",
+    "merge": "corrections.merge",
+    "export": "export.coco",
+    "overlay": "export.overlay",
+    "evaluate": "metrics.evaluate",
+    "train_sam": "training.train_sam",
+}
+ALL = [stage for stage in stages.VERSIONS if stage != "train_sam"]
+FOLDER = {"format": "shanghaitech", "root": "data/a"}
+SYNTHETIC = {"format": "synthetic", "count": 4}
+
+
+@pytest.mark.parametrize(("stage", "module"), MODULES.items())
+def test_versions_are_those_of_the_modules(stage, module):
+    assert stages.VERSIONS[stage] == importlib.import_module(f"crowdmask.{module}").VERSION
+
+
+def texts(entry, **sections):
+    config = load({"datasets": {"it": entry}, **sections})
+    return {stage: stages.settings(config, "it", stage) for stage in ALL}
+
+
+def changed(before, after):
+    assert before.keys() == after.keys()
+    return {stage for stage in before if before[stage] != after[stage]}
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"exclusion": {"r_max": 100.0}}, {"exclude"}),
+        ({"exclusion": {"r_min": 3.0}}, {"exclude"}),
+        ({"exclusion": {"tie": "last"}}, {"exclude"}),
+        ({"exclusion": {"disjoint": False}}, {"exclude", "merge"}),
+        ({"superpixels": {"n_segments": 500}}, {"superpixels"}),
+        ({"prompt": {"mode": "point"}}, {"segment"}),
+        ({"tiles": {"mode": "none"}}, {"segment"}),
+        ({"sam": {"model": "vit_b"}}, {"segment"}),
+        ({"sam": {"checkpoint": "elsewhere/sam.pth"}}, set()),
+        ({"export": {"category": "person"}}, {"export"}),
+        ({"export": {"overlays": 9}}, set()),
+        ({"corrections": {"stale": "apply"}}, {"merge"}),
+        ({"corrections": {"folder": "edits"}}, set()),
+        ({"batches": 8}, set()),
+        ({"gpu": 1}, set()),
+        ({"train_sam": {"steps": 3}}, set()),
+        ({"preset": "dpmo"}, {"segment", "exclude"}),
+        ({"preset": "edp-sam"}, {"segment", "exclude"}),
+    ],
+)
+@pytest.mark.parametrize("entry", [FOLDER, SYNTHETIC])
+def test_a_setting_changes_the_stages_that_read_it(entry, sections, expected):
+    assert changed(texts(entry), texts(entry, **sections)) == expected
+    own = {key: value for key, value in sections.items() if key in stages.SECTIONS or key == "preset"}
+    if own:  # the same as an override of the data set alone
+        assert changed(texts(entry), texts({**entry, **own})) == expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "more", "expected"),
+    [
+        (FOLDER, {"limit": 5}, set()),
+        (FOLDER, {"skip": 5}, set()),
+        (FOLDER, {"skip_images": ["train/IMG_4"]}, set()),
+        (FOLDER, {"exif": "apply"}, {"datasets", "truth", "superpixels", "segment", "overlay", "evaluate"}),
+        (SYNTHETIC, {"count": 9}, set()),
+        (SYNTHETIC, {"seed": 9}, {"render", "datasets", "truth"}),
+        (SYNTHETIC, {"people": [1, 5]}, {"render", "datasets", "truth"}),
+    ],
+)
+def test_more_images_change_no_stage_and_other_images_do(entry, more, expected):
+    found = changed(texts(entry), texts({**entry, **more}))
+    assert found - ({"render"} if entry is FOLDER else set()) == expected  # nothing of a folder is rendered
+
+
+def test_another_data_set_changes_nothing():
+    alone = load({"datasets": {"it": FOLDER}})
+    both = load({"datasets": {"it": FOLDER, "other": {**SYNTHETIC, "exclusion": {"r_max": 9.0}}}})
+    for stage in ALL:
+        assert stages.settings(alone, "it", stage) == stages.settings(both, "it", stage)
+
+
+@pytest.mark.parametrize("stage", ALL)
+def test_the_version_is_part_of_the_settings(stage, monkeypatch):
+    config = load({"datasets": {"it": FOLDER}})
+    before = stages.settings(config, "it", stage)
+    assert json.loads(before)["version"] == stages.VERSIONS[stage]
+    monkeypatch.setitem(stages.VERSIONS, stage, 99)
+    assert stages.settings(config, "it", stage) == before.replace(
+        f'"version":{json.loads(before)["version"]}', '"version":99'
+    )
+
+
+def test_truth_comes_with_label_maps_and_rendered_crowds():
+    config = load({"datasets": {"a": FOLDER, "b": {**FOLDER, "format": "label_map"}, "c": SYNTHETIC}})
+    assert [stages.has_truth(config, name) for name in "abc"] == [False, True, True]
