@@ -46,6 +46,7 @@ def add(verbs: Any) -> None:
                 f"--{option.replace('_', '-')}",
                 required=not many,
                 nargs="*" if many else None,
+                default=[] if many else None,
                 type=None if many else kind,
             )
 

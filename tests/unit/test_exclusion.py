@@ -126,7 +126,7 @@ def test_masks_are_those_painted_on_the_whole_frame(tie):
         _, _, height, width, s = scene = scene_of(seed, tie)
         sources, before, after = painted(*scene)
         made = exclude_image(*scene)
-        assert len(made) == len(points)
+        assert len(made) == len(scene[0])
         for i, row in enumerate(made):
             full = Window.from_columns(row).full(height, width)
             np.testing.assert_array_equal(full, after[i], err_msg=f"seed {seed} point {i} {s}")

@@ -166,7 +166,10 @@ def test_every_parameter_gets_a_gradient(small):
                 module.conv2.weight.normal_(0, 0.05)
     total_loss(small, crops(10)).backward()
     without = {name for name, p in small.named_parameters() if p.grad is None or not p.grad.any()}
-    assert without == set(), "parameters that never learn"
+    # Of the masks 1 to 3 only the best of each single-point prompt learns, so one or two may be idle in one batch.
+    idle = {name.split(".")[2] for name in without if name.startswith("mask_decoder.output_hypernetworks_mlps.")}
+    assert "0" not in idle and len(idle) < 3
+    assert {name for name in without if "output_hypernetworks_mlps" not in name} == set(), "parameters that never learn"
 
 
 def test_one_picture_is_learned(small):

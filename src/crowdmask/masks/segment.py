@@ -90,31 +90,33 @@ def _segment_tile(
     origin = (tile.x0, tile.y0)
     corner = points - origin
     visible = ((corner > -0.5) & (corner < [tile.w - 0.5, tile.h - 0.5])).all(axis=1)
-    prompts = assemble(
-        points[tile.owned],
-        [parts[i] for i in tile.owned],
-        points[visible],
-        origin,
-        frame,
-        sam.prompt_encoder.mask_input_size[0],
-        prompt,
-    )
     embedding = embed(sam, image[tile.y0 : tile.y0 + tile.h, tile.x0 : tile.x0 + tile.w])
     bias = prompt.bias if prompt.mode == "two-pass" else None
-    for point, answer in zip(tile.owned.tolist(), decode(sam, embedding, prompts, frame, chunk, bias), strict=True):
-        x0, y0, w, h = circle_box(points[point, 0], points[point, 1], reach[point], height, width)
-        left, top = max(x0, tile.x0), max(y0, tile.y0)
-        right, bottom = min(x0 + w, tile.x0 + tile.w), min(y0 + h, tile.y0 + tile.h)
-        logits = answer.logits[top - tile.y0 : bottom - tile.y0, left - tile.x0 : right - tile.x0]
-        loose = int((logits > -1).sum())
-        yield (
-            point,
-            {
-                "score": answer.score,
-                "stability": int((logits > 1).sum()) / loose if loose else 0.0,
-                **Window(left, top, logits > 0).tight().columns(),
-            },
+    for start in range(0, len(tile.owned), chunk):
+        owned = tile.owned[start : start + chunk].tolist()
+        prompts = assemble(
+            points[owned],
+            [parts[i] for i in owned],
+            points[visible],
+            origin,
+            frame,
+            sam.prompt_encoder.mask_input_size[0],
+            prompt,
         )
+        for point, answer in zip(owned, decode(sam, embedding, prompts, frame, chunk, bias), strict=True):
+            x0, y0, w, h = circle_box(points[point, 0], points[point, 1], reach[point], height, width)
+            left, top = max(x0, tile.x0), max(y0, tile.y0)
+            right, bottom = min(x0 + w, tile.x0 + tile.w), min(y0 + h, tile.y0 + tile.h)
+            logits = answer.logits[top - tile.y0 : bottom - tile.y0, left - tile.x0 : right - tile.x0]
+            loose = int((logits > -1).sum())
+            yield (
+                point,
+                {
+                    "score": answer.score,
+                    "stability": int((logits > 1).sum()) / loose if loose else 0.0,
+                    **Window(left, top, logits > 0).tight().columns(),
+                },
+            )
 
 
 def rows(
