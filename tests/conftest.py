@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -15,3 +16,8 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real inputs at {folder}: set CROWDMASK_SHARED to their folder")
     return folder
+
+
+# Examples of one property take their time on a loaded machine.
+settings.register_profile("crowdmask", deadline=None)
+settings.load_profile("crowdmask")

@@ -63,7 +63,7 @@ def add(verbs: Any) -> None:
         images=str,
         superpixels=str,
         root=str,
-        checkpoint=str,
+        checkpoint=list,
         gpu=int,
         **common,
     )
@@ -189,12 +189,15 @@ def segment(args: argparse.Namespace) -> None:
     with device_slot(args.gpu) as device:
         import torch
 
-        from crowdmask.masks import sam
+        from crowdmask.masks import checkpoints, sam
         from crowdmask.masks import segment as stage
 
         # Fixed, whatever cores the job was given: more threads would change the last bits.
         torch.set_num_threads(settings.threads)
-        model = sam.load(settings, Path(args.checkpoint), torch.device(device))
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = False
+        path = Path(args.checkpoint[0]) if args.checkpoint else checkpoints.shipped()
+        model = sam.load(settings, path, torch.device(device))
         images = tables.read(args.images, "images")
         rows = stage.rows(
             model,

@@ -83,7 +83,7 @@ class Tiles(Section):
     mode: Literal["none", "fixed", "auto"] = Field("auto", description="auto chooses the zoom from point distances")
     side: int = Field(512, ge=32, description="fixed mode: tile side")
     overlap: float = Field(0.25, ge=0, le=0.75, description="share of a tile's side shared with its neighbour")
-    target_px: float = Field(32.0, gt=1, description="auto mode: point distance wanted, in pixels of SAM's input frame")
+    target_px: float = Field(40.0, gt=1, description="auto mode: point distance wanted, in pixels of SAM's input frame")
     max_zoom: float = Field(4.0, ge=1, le=16, description="auto mode: largest enlargement of the original")
     across: float = Field(
         4.0, ge=1, le=64, description="auto mode: at least this many tiles along the longest side, unless that enlarges"
@@ -102,7 +102,7 @@ class Exclusion(Section):
         "circle", description="mask where SAM gives none: circle, or half of it"
     )
     min_area_px: int = Field(4, ge=0, description="a smaller mask counts as empty, pixels")
-    min_area_share: float = Field(0.02, ge=0, lt=1, description="... and below this share of the circle's area")
+    min_area_share: float = Field(0.0, ge=0, lt=1, description="... and below this share of the circle's area")
     tie: Literal["nearest", "normalised", "small_first", "last"] = Field(
         "nearest", description="who owns a contested pixel"
     )
@@ -112,6 +112,8 @@ class Exclusion(Section):
     def _ordered(self) -> Exclusion:
         if self.r_max is not None and self.r_max < self.r_min:
             raise ValueError(f"r_max ({self.r_max}) must not be smaller than r_min ({self.r_min})")
+        if self.r_min > self.max_side / 64:  # SAM's answer is kept within 32 px of the point in an image of 2048
+            raise ValueError(f"r_min ({self.r_min}) must not be larger than max_side / 64 ({self.max_side / 64:g})")
         return self
 
 
@@ -209,8 +211,8 @@ class Synthetic(Overrides):
     @model_validator(mode="after")
     def _ordered(self) -> Synthetic:
         low, high = self.people
-        if not 0 <= low <= high <= 5000:
-            raise ValueError("people must be two numbers with 0 <= fewest <= most <= 5000")
+        if not 0 <= low <= high <= 1500:
+            raise ValueError("people must be two numbers with 0 <= fewest <= most <= 1500")
         return self
 
 

@@ -1,14 +1,13 @@
 """GPUs of this machine: how many there are, and one for each job.
 
 Snakemake counts `gpu` resources but assigns no device. A job that was given one takes a free device by locking a
-file, so that concurrent jobs of one machine use different devices; a scheduler that has set CUDA_VISIBLE_DEVICES
-(Slurm does) is left in charge.
+file, so that concurrent jobs of one machine use different devices. Where CUDA_VISIBLE_DEVICES is set (Slurm does), only
+the devices that it names are used.
 """
 
 from __future__ import annotations
 
 import fcntl
-import getpass
 import logging
 import os
 import re
@@ -33,7 +32,7 @@ def count(dev: Path = Path("/dev")) -> int:
     """
     visible = os.environ.get(VARIABLE)
     if visible is not None:
-        return len([name for name in visible.split(",") if name.strip() and name.strip() != "-1"])
+        return len(_visible(visible))
     devices = [path for path in dev.glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)]
     if devices:
         return len(devices)
@@ -61,39 +60,49 @@ def device_slot(wanted: int, folder: Path | None = None, poll_s: float = 1.0) ->
     if wanted <= 0:
         yield "cpu"
         return
-    if VARIABLE in os.environ:
+    before = os.environ.get(VARIABLE)
+    names = [str(number) for number in range(count())] if before is None else _visible(before)
+    if before is not None and len(names) < 2:
         yield _checked()
         return
-    devices = count()
-    if devices == 0:
+    if not names:
         _log.warning("a GPU was asked for, but this machine shows none: using the CPU (set `gpu: 0` to silence this)")
         yield "cpu"
         return
-    folder = folder or Path(tempfile.gettempdir()) / f"crowdmask-gpu-{getpass.getuser()}"
+    folder = folder or Path(tempfile.gettempdir()) / f"crowdmask-gpu-{os.getuid()}"
     folder.mkdir(parents=True, exist_ok=True)
-    number, handle = _take(folder, devices, poll_s)
-    os.environ[VARIABLE] = str(number)
-    _log.info("using GPU %d of %d", number, devices)
+    name, handle = _take(folder, names, poll_s)
+    os.environ[VARIABLE] = name
+    _log.info("using GPU %s of %s", name, ", ".join(names))
     try:
         yield _checked()
     finally:
-        del os.environ[VARIABLE]
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before
         os.close(handle)
 
 
-def _take(folder: Path, devices: int, poll_s: float) -> tuple[int, int]:
-    """Lock the first free device: its number and the file handle whose closing frees it."""
+def _visible(value: str) -> list[str]:
+    """Devices that CUDA_VISIBLE_DEVICES names."""
+    return [name.strip() for name in value.split(",") if name.strip() and name.strip() != "-1"]
+
+
+def _take(folder: Path, names: list[str], poll_s: float) -> tuple[str, int]:
+    """Lock the first free device: its name and the file handle whose closing frees it."""
     waited = False
     while True:
-        for number in range(devices):
-            handle = os.open(folder / f"{number}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        for name in names:
+            lock = folder / f"{re.sub(r'[^A-Za-z0-9-]', '_', name)}.lock"
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return number, handle
+                return name, handle
             except BlockingIOError:
                 os.close(handle)
         if not waited:
-            _log.info("all %d GPUs are taken: waiting for one", devices)
+            _log.info("all %d GPUs are taken: waiting for one", len(names))
             waited = True
         time.sleep(poll_s)
 

@@ -6,9 +6,12 @@ imported, because Snakemake reads them while it parses and the stages load torch
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from crowdmask.config import SECTIONS, Config, FolderDataset, LabelMap, canonical, section_for
+from crowdmask.files import sha256
+from crowdmask.masks import checkpoints
 
 VERSIONS = {
     "render": 1,
@@ -36,8 +39,10 @@ def settings(config: Config, dataset: str, stage: str) -> str:
         name: section_for(config, dataset, name).model_dump(mode="json") for name in READS.get(stage, ())
     }
     if "sam" in values:
-        # The checkpoint is an input file; where it lies does not matter.
-        del values["sam"]["checkpoint"]
+        # A checkpoint is an input file. The weights that ship are known by their hash instead, because their place
+        # differs from one installation to the next, and a moved project must not run SAM again.
+        if values["sam"].pop("checkpoint") is None and values["sam"]["model"] == "small":
+            values["weights"] = _shipped()
     if stage in ("superpixels", "segment", "evaluate", "overlay"):
         values["exif"] = entry.exif if isinstance(entry, FolderDataset) else "stored"
     if stage in ("render", "datasets", "truth"):
@@ -48,6 +53,11 @@ def settings(config: Config, dataset: str, stage: str) -> str:
     if stage == "export":
         values["category"] = section_for(config, dataset, "export").model_dump()["category"]
     return canonical({"version": VERSIONS[stage], **values})
+
+
+@cache
+def _shipped() -> str:
+    return sha256(checkpoints.shipped())
 
 
 def _selection(stage: str) -> set[str]:

@@ -136,7 +136,7 @@ MISTAKES = [
     ({"prompt": {"mode": "pont"}}, f"prompt.mode: must be one of {MODES} (got 'pont') (did you mean point?)"),
     ({"exclusion": {"r_min": 20, "r_max": 10}}, f"exclusion: {SWAPPED}"),
     (one(exclusion={"r_min": 20, "r_max": 10}), f"datasets.a.exclusion: {SWAPPED}"),
-    (one(people=[5, 1]), "datasets.a: people must be two numbers with 0 <= fewest <= most <= 5000"),
+    (one(people=[5, 1]), "datasets.a: people must be two numbers with 0 <= fewest <= most <= 1500"),
     # Types: nothing is converted but whole numbers to decimal ones.
     ({"batches": True}, "batches: must be a whole number from 1 to 10000 (got True)"),
     ({"batches": 2.0}, "batches: must be a whole number from 1 to 10000 (got 2.0)"),

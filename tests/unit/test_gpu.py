@@ -87,6 +87,16 @@ def test_a_scheduler_that_chose_is_left_in_charge(free, monkeypatch, tmp_path, v
     assert os.environ[gpu.VARIABLE] == visible and not list(tmp_path.iterdir())
 
 
+def test_jobs_under_a_list_of_devices_take_one_of_it_each(free, monkeypatch, tmp_path):
+    monkeypatch.setenv(gpu.VARIABLE, "2,GPU-8c/1f")
+    with gpu.device_slot(1, tmp_path, 0.01):
+        assert os.environ[gpu.VARIABLE] == "2"
+        monkeypatch.setenv(gpu.VARIABLE, "2,GPU-8c/1f")  # what another job inherits
+        with gpu.device_slot(1, tmp_path, 0.01) as device:
+            assert device == "cuda" and os.environ[gpu.VARIABLE] == "GPU-8c/1f"
+    assert os.environ[gpu.VARIABLE] == "2,GPU-8c/1f"
+
+
 def test_the_slot_is_given_back_also_after_an_error(free, monkeypatch, tmp_path):
     monkeypatch.setattr(gpu, "count", lambda: 1)
     for _ in range(2):
@@ -98,23 +108,23 @@ def test_the_slot_is_given_back_also_after_an_error(free, monkeypatch, tmp_path)
 
 def test_three_jobs_share_two_devices(tmp_path):
     """`_take` opens the lock file anew each time, so threads exclude each other as processes do."""
-    first, second = gpu._take(tmp_path, 2, 0.01), gpu._take(tmp_path, 2, 0.01)
-    assert (first[0], second[0]) == (0, 1)
+    first, second = (gpu._take(tmp_path, ["0", "1"], 0.01) for _ in range(2))
+    assert (first[0], second[0]) == ("0", "1")
     third = []
-    waiting = threading.Thread(target=lambda: third.append(gpu._take(tmp_path, 2, 0.01)))
+    waiting = threading.Thread(target=lambda: third.append(gpu._take(tmp_path, ["0", "1"], 0.01)))
     waiting.start()
     time.sleep(0.1)
     assert not third
     os.close(second[1])
     waiting.join(5)
-    assert third[0][0] == 1
+    assert third[0][0] == "1"
     os.close(first[1])
     os.close(third[0][1])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0.lock", "1.lock"]
 
 
 def _job(folder, answers):
-    handle = gpu._take(folder, 2, 0.01)
+    handle = gpu._take(folder, ["0", "1"], 0.01)
     answers.put(handle[0])
     time.sleep(60)
 
@@ -127,11 +137,11 @@ def test_processes_take_different_devices_and_a_killed_one_frees_its_own(tmp_pat
         for job in jobs:
             job.start()
         taken = [answers.get(timeout=30) for _ in jobs]
-        assert sorted(taken) == [0, 1]
+        assert sorted(taken) == ["0", "1"]
         jobs[0].kill()
         jobs[0].join()
-        number, handle = gpu._take(tmp_path, 2, 0.01)
-        assert number in (0, 1)
+        name, handle = gpu._take(tmp_path, ["0", "1"], 0.01)
+        assert name in ("0", "1")
         os.close(handle)
     finally:
         for job in jobs:

@@ -50,7 +50,7 @@ def changed(before, after):
         ({"prompt": {"mode": "point"}}, {"segment"}),
         ({"tiles": {"mode": "none"}}, {"segment"}),
         ({"sam": {"model": "vit_b"}}, {"segment"}),
-        ({"sam": {"checkpoint": "elsewhere/sam.pth"}}, set()),
+        ({"sam": {"model": "vit_b", "checkpoint": "elsewhere/sam.pth"}}, {"segment"}),
         ({"export": {"category": "person"}}, {"export"}),
         ({"export": {"overlays": 9}}, set()),
         ({"corrections": {"stale": "apply"}}, {"merge"}),
@@ -85,6 +85,14 @@ def test_a_setting_changes_the_stages_that_read_it(entry, sections, expected):
 def test_more_images_change_no_stage_and_other_images_do(entry, more, expected):
     found = changed(texts(entry), texts({**entry, **more}))
     assert found - ({"render"} if entry is FOLDER else set()) == expected  # nothing of a folder is rendered
+
+
+@pytest.mark.parametrize("model", ["vit_b", "small"])
+def test_where_a_checkpoint_lies_changes_nothing(model):
+    here, there = ({"model": model, "checkpoint": f"{folder}/sam.pth"} for folder in ("here", "there"))
+    assert changed(texts(FOLDER, sam=here), texts(FOLDER, sam=there)) == set()
+    official = changed(texts(FOLDER, sam={"model": model}), texts(FOLDER, sam=here))
+    assert official == ({"segment"} if model == "small" else set())  # shipped weights are known by their hash
 
 
 def test_another_data_set_changes_nothing():

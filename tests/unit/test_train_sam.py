@@ -132,7 +132,7 @@ def test_decode_crop_is_the_official_decoder_with_fillers(small):
     """
     sample = discs()
     with torch.no_grad():
-        for crop in crops(12, sample=sample):
+        for crop in crops(6, sample=sample):
             embedding = small.image_encoder(stack_images(small, [crop], CPU))
             logits, scores = decode_crop(small, embedding, crop, CPU)
             for k in range(len(crop.target)):

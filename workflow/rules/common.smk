@@ -5,7 +5,6 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
 from crowdmask import config as settings_module
@@ -59,7 +58,7 @@ wildcard_constraints:
 def reader(dataset):
     if dataset not in CONFIG.datasets:
         known = ", ".join(CONFIG.datasets) or "none"
-        raise WorkflowError(
+        stop(
             f"no data set '{dataset}' in the configuration; known: {known}. "
             "Correct the name, or add the data set in a file given with --configfile."
         )
@@ -72,14 +71,14 @@ def batches(dataset):
     try:
         return batches_of(reader(dataset).list_images(), CONFIG.batches)
     except CrowdmaskError as error:
-        raise WorkflowError(str(error)) from None
+        stop(error)
 
 
 def images_of(wildcards):
     """Images of a batch; a batch that does not exist is a mistake in the target's name."""
     found = batches(wildcards.dataset).get((wildcards.split, wildcards.batch))
     if found is None:
-        raise WorkflowError(
+        stop(
             f"data set {wildcards.dataset}: no batch {wildcards.split}/{wildcards.batch}"
         )
     return found
@@ -113,7 +112,7 @@ def with_truth(paths):
     def checked(wildcards):
         reader(wildcards.dataset)
         if not stages.has_truth(CONFIG, wildcards.dataset):
-            raise WorkflowError(
+            stop(
                 f"data set {wildcards.dataset} has no true masks: it cannot be evaluated"
             )
         return paths(wildcards)
@@ -145,7 +144,8 @@ def selection(wildcards, input):
     )
 
 
-def root_of(wildcards):
+def root_of(wildcards, input):
+    """Where the images lie; takes `input`, so that a moved folder does not count as another setting."""
     return reader(wildcards.dataset).root
 
 
@@ -154,13 +154,16 @@ def sam_settings(wildcards):
 
 
 def checkpoint_of(wildcards):
+    """The checkpoint file, or nothing for the weights that ship, which the settings know by their hash."""
     settings = sam_settings(wildcards)
+    if settings.model == "small" and not settings.checkpoint:
+        return []
     try:
         path = checkpoints.path_of(settings)
     except CrowdmaskError as error:
         stop(error)
-    # Absolute, so that Snakemake does not look for a way to make it. Asking for masks must not train anything, and
-    # results/train_sam is used as it is, also without the settings that it was trained with.
+    # Absolute, so that no rule makes it: asking for masks must not train anything, and results/train_sam is used as it
+    # is, also without the settings that it was trained with.
     return path.absolute() if settings.checkpoint else path
 
 
@@ -221,16 +224,21 @@ def batch_table(stage):
                 ref.image_id == wildcards.image_id for ref in refs
             ):
                 return f"results/{name}/{stage}/{split}/{batch}.parquet"
-        raise WorkflowError(
+        stop(
             f"data set {name}: no image {wildcards.split}/{wildcards.image_id}"
         )
 
     return path
 
 
+@cache
+def gpus_here():
+    return gpu.count()
+
+
 def gpus(wildcards):
     """GPUs that a SAM or training job asks for."""
-    return min(1, gpu.count()) if CONFIG.gpu == "auto" else CONFIG.gpu
+    return min(1, gpus_here()) if CONFIG.gpu == "auto" else CONFIG.gpu
 
 
 def minutes(per_image):
@@ -239,6 +247,11 @@ def minutes(per_image):
         lambda wildcards, attempt: max(10, int(per_image * len(images_of(wildcards))))
         * attempt
     )
+
+
+def images_in(wildcards):
+    """Number of images of a data set."""
+    return sum(map(len, batches(wildcards.dataset).values()))
 
 
 def training_tables(stage):
@@ -256,12 +269,12 @@ def training_tables(stage):
             known = ", ".join(
                 name for name in CONFIG.datasets if stages.has_truth(CONFIG, name)
             )
-            raise WorkflowError(
+            stop(
                 f"train_sam.datasets: {fault}; known with true masks: {known}"
             )
         for name in names:
             if not stages.has_truth(CONFIG, name):
-                raise WorkflowError(f"train_sam.datasets: {name} has no true masks")
+                stop(f"train_sam.datasets: {name} has no true masks")
         return [
             f"results/{n}/{stage}/{split}/{batch}.parquet"
             for n in names
@@ -271,7 +284,7 @@ def training_tables(stage):
     return paths
 
 
-def training_roots(wildcards):
+def training_roots(wildcards, input):
     """For each batch to train on: where its images lie."""
     found = []
     for name in CONFIG.train_sam.datasets:

@@ -19,8 +19,8 @@ rule evaluate:
         "../../envs/crowdmask.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=120,
+        mem_mb=6000,
+        runtime=lambda wildcards, attempt: max(60, images_in(wildcards) // 10) * attempt,
     params:
         settings=stage_settings("evaluate"),
         root=root_of,

@@ -19,7 +19,7 @@ rule export:
     threads: 1
     resources:
         mem_mb=1000,
-        runtime=60,
+        runtime=lambda wildcards, attempt: max(60, images_in(wildcards) // 50) * attempt,
     params:
         settings=stage_settings("export"),
     shell:

@@ -216,7 +216,11 @@ def populate(
 
 
 def place(
-    rng: np.random.Generator, camera: Camera, field: np.ndarray, taken: np.ndarray, count: int,
+    rng: np.random.Generator,
+    camera: Camera,
+    field: np.ndarray,
+    taken: np.ndarray,
+    count: int,
     ease: float,
 ) -> np.ndarray:
     """Finds head centres that keep their distance.
@@ -254,9 +258,7 @@ def place(
     return spots[len(taken) :]
 
 
-def propose(
-    rng: np.random.Generator, camera: Camera, field: np.ndarray, count: int
-) -> tuple[np.ndarray, np.ndarray]:
+def propose(rng: np.random.Generator, camera: Camera, field: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Draws candidate centres, as dense as the heads there are small."""
     u = rng.random(count)
     size = 1.0 / (1.0 / camera.small + u * (1.0 / camera.large - 1.0 / camera.small))

@@ -61,9 +61,7 @@ def draw_ground(
 ) -> np.ndarray:
     """Paints pavement, grass, sand, or rows of seats: (height, width, 3) float32."""
     kind = rng.integers(5)
-    base = np.array(
-        [[120, 118, 114], [78, 104, 52], [178, 160, 128], [88, 84, 84], [60, 70, 120]], np.float32
-    )[kind]
+    base = np.array([[120, 118, 114], [78, 104, 52], [178, 160, 128], [88, 84, 84], [60, 70, 120]], np.float32)[kind]
     base = base * np.float32(rng.uniform(0.6, 1.15)) + rng.normal(0, 9, 3).astype(np.float32)
     image = np.empty((height, width, 3), np.float32)
     image[:] = base
@@ -146,9 +144,7 @@ def draw_tree(image: np.ndarray, rng: np.random.Generator, x: int, wide: int) ->
         cv2.ellipse(image, (int(spot[0]), int(spot[1])), axes, float(rng.uniform(0, 180)), 0, 360, tint, -1)
 
 
-def cast_shadows(
-    image: np.ndarray, points: np.ndarray, sizes: np.ndarray, pitch: float, light: np.ndarray
-) -> None:
+def cast_shadows(image: np.ndarray, points: np.ndarray, sizes: np.ndarray, pitch: float, light: np.ndarray) -> None:
     """Darkens the ground under and beside the people, in place.
 
     Args:
@@ -172,7 +168,10 @@ def cast_shadows(
 
 
 def draw_clutter(
-    rng: np.random.Generator, style: Style, points: np.ndarray, sizes: np.ndarray,
+    rng: np.random.Generator,
+    style: Style,
+    points: np.ndarray,
+    sizes: np.ndarray,
     frame: tuple[int, int],
 ) -> list[Sprite]:
     """Paints a few things that are no people: some stand in front of heads.
@@ -202,7 +201,11 @@ def draw_clutter(
 
 
 def draw_thing(
-    rng: np.random.Generator, style: Style, name: str, spot: np.ndarray, unit: float,
+    rng: np.random.Generator,
+    style: Style,
+    name: str,
+    spot: np.ndarray,
+    unit: float,
     frame: tuple[int, int],
 ) -> Sprite:
     """Paints one piece of clutter whose holder's head would be at ``spot``."""

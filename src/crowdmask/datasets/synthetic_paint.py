@@ -29,8 +29,17 @@ _HARMONICS = np.concatenate(
 _SKIN_DARK = np.array([62.0, 38.0, 27.0])
 _SKIN_LIGHT = np.array([236.0, 192.0, 166.0])
 _HAIR = np.array(
-    [[18, 15, 14], [30, 22, 18], [52, 36, 26], [86, 60, 40], [128, 94, 60], [188, 156, 106],
-     [150, 146, 142], [205, 202, 198], [120, 52, 28]],
+    [
+        [18, 15, 14],
+        [30, 22, 18],
+        [52, 36, 26],
+        [86, 60, 40],
+        [128, 94, 60],
+        [188, 156, 106],
+        [150, 146, 142],
+        [205, 202, 198],
+        [120, 52, 28],
+    ],
     dtype=np.float64,
 )
 _HAIR_ODDS = np.array([0.3, 0.2, 0.16, 0.11, 0.07, 0.05, 0.05, 0.04, 0.02])
@@ -103,7 +112,11 @@ class Pen:
     """A supersampled patch that takes shapes given in head units."""
 
     def __init__(
-        self, x: float, y: float, unit: float, box: tuple[float, float, float, float],
+        self,
+        x: float,
+        y: float,
+        unit: float,
+        box: tuple[float, float, float, float],
         frame: tuple[int, int],
     ) -> None:
         """Opens a patch.
@@ -126,9 +139,7 @@ class Pen:
         self.x, self.y = x, y
         self.samples = np.zeros((self.shape[0] * self.scale, self.shape[1] * self.scale, 4), np.uint8)
         self._gain = unit * self.scale
-        self._shift = np.array(
-            [(x - self.x0 + 0.5) * self.scale - 0.5, (y - self.y0 + 0.5) * self.scale - 0.5]
-        )
+        self._shift = np.array([(x - self.x0 + 0.5) * self.scale - 0.5, (y - self.y0 + 0.5) * self.scale - 0.5])
         self.turn = np.eye(2)
 
     def _place(self, points: np.ndarray) -> np.ndarray:
@@ -177,9 +188,7 @@ class Pen:
         return gx.astype(np.float32), gy.astype(np.float32)[:, None]
 
 
-def blob(
-    rng: np.random.Generator, cx: float, cy: float, rx: float, ry: float, rough: float = 0.02
-) -> np.ndarray:
+def blob(rng: np.random.Generator, cx: float, cy: float, rx: float, ry: float, rough: float = 0.02) -> np.ndarray:
     """An ellipse with a slightly irregular outline: (24, 2) float64 points."""
     radius = 1.0 + _HARMONICS @ rng.normal(0.0, rough, 8) if rough else np.ones(24)
     return _CIRCLE * radius[:, None] * (rx, ry) + (cx, cy)
@@ -233,7 +242,11 @@ def hair_colour(rng: np.random.Generator) -> np.ndarray:
 
 
 def shade(
-    pen: Pen, rng: np.random.Generator, style: Style, colour: np.ndarray, head: np.ndarray,
+    pen: Pen,
+    rng: np.random.Generator,
+    style: Style,
+    colour: np.ndarray,
+    head: np.ndarray,
     half: tuple[float, float],
 ) -> np.ndarray:
     """Lights a patch: a ball for the head, a cylinder that darkens downwards for the body.

@@ -44,13 +44,26 @@ def random_look(rng: np.random.Generator, style: Style, unit: float) -> Look:
         gear = _GEAR[min(int(np.searchsorted(_GEAR_ODDS, rng.random())), len(_GEAR) - 1)]
     half = (rng.uniform(0.36, 0.41) + 0.04 * abs(sin), 0.5 - 0.08 * style.pitch)
     return Look(
-        sin, cos, style.pitch, half, paint.skin_tone(rng, style), paint.hair_colour(rng),
-        paint.cloth_colour(rng, style), paint.muted(rng, paint.cloth_colour(rng, style)), gear, unit >= 9.0,
+        sin,
+        cos,
+        style.pitch,
+        half,
+        paint.skin_tone(rng, style),
+        paint.hair_colour(rng),
+        paint.cloth_colour(rng, style),
+        paint.muted(rng, paint.cloth_colour(rng, style)),
+        gear,
+        unit >= 9.0,
     )
 
 
 def draw_person(
-    rng: np.random.Generator, style: Style, x: float, y: float, unit: float, haze: float,
+    rng: np.random.Generator,
+    style: Style,
+    x: float,
+    y: float,
+    unit: float,
+    haze: float,
     frame: tuple[int, int],
 ) -> paint.Sprite:
     """Paints one person.
@@ -102,11 +115,17 @@ def draw_body(pen: Pen, rng: np.random.Generator, look: Look) -> None:
     waist = shoulder + 2.35 * squash
     lean = rng.normal(0.0, 0.08)
     draw_legs(pen, rng, look, wide, waist, squash)
-    left = np.array([
-        (0.0, neck - 0.12), (-0.24, neck - 0.06), (-0.62 * wide, shoulder - 0.14),
-        (-0.9 * wide, shoulder), (-wide, shoulder + 0.35 * squash),
-        (-0.82 * wide + lean, shoulder + 1.1 * squash), (-0.8 * wide + lean, waist),
-    ])
+    left = np.array(
+        [
+            (0.0, neck - 0.12),
+            (-0.24, neck - 0.06),
+            (-0.62 * wide, shoulder - 0.14),
+            (-0.9 * wide, shoulder),
+            (-wide, shoulder + 0.35 * squash),
+            (-0.82 * wide + lean, shoulder + 1.1 * squash),
+            (-0.8 * wide + lean, waist),
+        ]
+    )
     right = left[::-1] * (-1.0, 1.0) + rng.normal(0, 0.03, (7, 2)) + (2 * lean, 0.0) * (left[::-1, 1:] > 1.5)
     torso = np.concatenate([left, right])
     pen.fill(torso, look.cloth, CODE_CLOTH)
@@ -125,32 +144,33 @@ def draw_body(pen: Pen, rng: np.random.Generator, look: Look) -> None:
         pen.fill(collar, look.skin * 0.86, CODE_BODY)
     pen.fill(
         np.array([(-0.21, 0.1), (0.21, 0.1), (0.26, neck + 0.04), (-0.26, neck + 0.04)]),
-        look.skin * 0.72, CODE_BODY,
+        look.skin * 0.72,
+        CODE_BODY,
     )
     if look.detail:
         draw_extras(pen, rng, look, wide, shoulder, squash)
 
 
-def draw_legs(
-    pen: Pen, rng: np.random.Generator, look: Look, wide: float, waist: float, squash: float
-) -> None:
+def draw_legs(pen: Pen, rng: np.random.Generator, look: Look, wide: float, waist: float, squash: float) -> None:
     """Paints trousers or a skirt and shoes."""
     foot = waist + 3.3 * squash
     trousers = np.clip(rng.choice([25.0, 45.0, 80.0, 150.0]) + rng.normal(0, 12, 3), 5, 235)
     stride = rng.uniform(0.05, 0.45)
     for side in (-1.0, 1.0):
         end = side * stride
-        leg = np.array([
-            (side * 0.82 * wide, waist - 0.15), (-side * 0.05, waist - 0.15),
-            (end - side * 0.18, foot), (end + side * 0.2, foot),
-        ])
+        leg = np.array(
+            [
+                (side * 0.82 * wide, waist - 0.15),
+                (-side * 0.05, waist - 0.15),
+                (end - side * 0.18, foot),
+                (end + side * 0.2, foot),
+            ]
+        )
         pen.fill(leg, trousers * (1.0 if side > 0 else 0.85), CODE_BODY)
         pen.fill(blob(rng, end + 0.1 * look.sin, foot, 0.24, 0.13), trousers * 0.5, CODE_BODY)
 
 
-def draw_extras(
-    pen: Pen, rng: np.random.Generator, look: Look, wide: float, shoulder: float, squash: float
-) -> None:
+def draw_extras(pen: Pen, rng: np.random.Generator, look: Look, wide: float, shoulder: float, squash: float) -> None:
     """Paints some of: logo, jacket opening, rucksack, straps, neck scarf, bag."""
     kind = rng.random()
     mid = shoulder + 0.85 * squash
@@ -187,8 +207,9 @@ def draw_raised_arms(pen: Pen, rng: np.random.Generator, look: Look) -> None:
         pen.stroke(np.array([elbow, hand]), 0.25, sleeve, CODE_BODY)
         pen.fill(blob(rng, hand[0], hand[1], 0.16, 0.2, 0.06), look.skin, CODE_BODY)
         if rng.random() < 0.2:
-            pen.fill(np.array([(-0.14, -0.24), (0.14, -0.24), (0.14, 0.2), (-0.14, 0.2)]) + hand,
-                     np.full(3, 25.0), CODE_BODY)
+            pen.fill(
+                np.array([(-0.14, -0.24), (0.14, -0.24), (0.14, 0.2), (-0.14, 0.2)]) + hand, np.full(3, 25.0), CODE_BODY
+            )
 
 
 def draw_head(pen: Pen, rng: np.random.Generator, look: Look) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import urllib.error
+import http.client
 import urllib.request
 from importlib.resources import files
 from pathlib import Path
@@ -85,7 +85,7 @@ def download(model: str, path: Path) -> None:
                     while block := source.read(1 << 20):
                         target.write(block)
                         progress.update(len(block))
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        except (OSError, http.client.HTTPException) as error:
             raise DataError(
                 path,
                 f"cannot be downloaded ({getattr(error, 'reason', error)})",

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from crowdmask.config import Prompt, Tiles, TrainSam
+from crowdmask.config import Prompt, Tiles, TrainSam, canonical
 from crowdmask.datasets.images import Exif, read_row
 from crowdmask.errors import CrowdmaskError, DataError
 from crowdmask.files import replacing, sha256, write_json
@@ -174,6 +174,7 @@ def train(
     curve_path: Path,
     device: torch.device,
     logit: float = 6.9,
+    identity: str = "",
 ) -> dict[str, Tensor]:
     """Train `sam` in place; resumes from `state_path` where that is a state of the same settings.
 
@@ -185,6 +186,7 @@ def train(
         curve_path: CSV of the means of every `settings.every` steps.
         device: Where to train.
         logit: Strength of the superpixel mask prompt.
+        identity: Everything else that the run depends on (data, starting weights); a state of another is not resumed.
 
     Returns:
         Averaged (EMA) weights.
@@ -202,14 +204,15 @@ def train(
         lr=settings.lr,
     )
     average = {k: v.detach().clone() for k, v in sam.state_dict().items()}
-    key = settings.model_dump_json()
+    key = identity + settings.model_dump_json()
     first, curve = 0, []
     if state_path.exists():
-        state = torch.load(state_path, map_location=device, weights_only=True)
+        state = torch.load(state_path, map_location="cpu", weights_only=True)
         if state["settings"] == key:
             sam.load_state_dict(state["model"])
             optimiser.load_state_dict(state["optimiser"])
-            average, first, curve = state["average"], state["step"], state["curve"]
+            average = {name: value.to(device) for name, value in state["average"].items()}
+            first, curve = state["step"], state["curve"]
     sums: dict[str, float] = {}
     progress = tqdm(total=settings.steps, initial=first, unit="step", mininterval=5, dynamic_ncols=True)
     batches = prefetch(groups, settings, first, frame, side, logit)
@@ -252,7 +255,7 @@ def train_step(
     means = {name: torch.stack(values).mean() for name, values in terms.items()}
     loss = sum((weight * means[name] for name, weight in WEIGHTS.items()), torch.zeros((), device=device))
     if not torch.isfinite(loss):
-        raise CrowdmaskError(f"training stopped: the loss is not finite ({ {k: float(v) for k, v in means.items()} })")
+        raise CrowdmaskError(f"training stopped: the loss is not finite ({ {k: v.item() for k, v in means.items()} })")
     loss.backward()
     torch.nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
     optimiser.step()
@@ -357,14 +360,28 @@ def run(
     for place, paths in zip(tqdm(roots, unit="batch"), batches, strict=True):
         group = groups.setdefault(place["dataset"], [])
         group += read_samples(place["root"], place["exif"], *paths, frame, tiles)  # type: ignore[arg-type]
-    weights = train(sam, list(groups.values()), settings, state, curve, torch.device(device), prompt.logit)
+    for name, group in groups.items():
+        if not group:
+            raise CrowdmaskError(f"train_sam.datasets: {name} has no heads to learn from")
+    started_from = sha256(init) if init else None
+    identity = canonical(
+        {
+            "version": VERSION,
+            "tiles": tiles.model_dump(mode="json"),
+            "init": started_from,
+            "tables": [[sha256(path) for path in paths] for paths in batches],
+        }
+    )
+    weights = train(sam, list(groups.values()), settings, state, curve, torch.device(device), prompt.logit, identity)
     card = {
         "settings": settings.model_dump(mode="json"),
         "data": {
             name: {"images": len(group), "heads": sum(len(s.points_xy) for s in group)}
             for name, group in groups.items()
         },
-        "init": sha256(init) if init else None,
+        "init": started_from,
+        "tiles": tiles.model_dump(mode="json"),
         "version": VERSION,
     }
     save_weights(output, weights, card)
+    state.unlink(missing_ok=True)
