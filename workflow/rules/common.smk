@@ -224,9 +224,7 @@ def batch_table(stage):
                 ref.image_id == wildcards.image_id for ref in refs
             ):
                 return f"results/{name}/{stage}/{split}/{batch}.parquet"
-        stop(
-            f"data set {name}: no image {wildcards.split}/{wildcards.image_id}"
-        )
+        stop(f"data set {name}: no image {wildcards.split}/{wildcards.image_id}")
 
     return path
 
@@ -269,9 +267,7 @@ def training_tables(stage):
             known = ", ".join(
                 name for name in CONFIG.datasets if stages.has_truth(CONFIG, name)
             )
-            stop(
-                f"train_sam.datasets: {fault}; known with true masks: {known}"
-            )
+            stop(f"train_sam.datasets: {fault}; known with true masks: {known}")
         for name in names:
             if not stages.has_truth(CONFIG, name):
                 stop(f"train_sam.datasets: {name} has no true masks")
