@@ -675,7 +675,7 @@ def test_rendered_scene_without_people(tmp_path: Path) -> None:
 
 def test_frame_too_small_for_the_people(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"scene 0: .* Set fewer people"):
-        render_all(tmp_path, synthetic(height=64, width=64, people=(3000, 3000)))
+        render_all(tmp_path, synthetic(height=64, width=64, people=(1500, 1500)))
 
 
 @pytest.mark.parametrize(

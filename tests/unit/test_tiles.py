@@ -166,9 +166,10 @@ def test_automatic_zoom_keeps_its_limits(scene, max_zoom):
 )
 def test_automatic_zoom_brings_the_spacing_to_its_target(spacing, zoom):
     # 4 tiles of 256 pixels are as long as the image, so nothing is shown smaller than it is.
-    found = zoom_levels(np.array([spacing]), 768, 1024, 256, Tiles())
+    tiles = Tiles(target_px=32.0)
+    found = zoom_levels(np.array([spacing]), 768, 1024, 256, tiles)
     assert found[0] == pytest.approx(zoom)
-    assert zoom_levels(np.array([spacing]), 6000, 8192, 256, Tiles())[0] == pytest.approx(
+    assert zoom_levels(np.array([spacing]), 6000, 8192, 256, tiles)[0] == pytest.approx(
         min(max(32 / spacing, 1 / 8), 4), rel=0.01
     )
 

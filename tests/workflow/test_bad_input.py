@@ -93,6 +93,7 @@ def test_a_missing_folder_says_what_where_and_how_and_touches_nothing_else(crowd
 
 def test_an_image_without_annotation_is_found_before_any_job(new):
     flow = new({"datasets": {"odd": FOLDER}})
+    add_annotated(flow.folder / "in", "whole", [(1, 1)])
     add_annotated(flow.folder / "in", "bare", [(1, 1)])
     (flow.folder / "in" / "bare_ann.mat").unlink()
     refused(flow.run(*targets("odd", "masks.json")), "in/bare.jpg: no annotation: bare_ann.mat is missing")

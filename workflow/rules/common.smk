@@ -162,7 +162,7 @@ def checkpoint_of(wildcards):
         path = checkpoints.path_of(settings)
     except CrowdmaskError as error:
         stop(error)
-    # Absolute, so that no rule makes it: asking for masks must not train anything, and results/train_sam is used as it
+    # Absolute, so that nothing here makes it. Asking for masks must not train anything, and results/train_sam is used as it
     # is, also without the settings that it was trained with.
     return path.absolute() if settings.checkpoint else path
 
