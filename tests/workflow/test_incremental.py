@@ -261,3 +261,12 @@ def test_images_are_added_to_a_folder_of_one_image_a_batch(discs, tmp_path):
     after = {path.name: path.read_bytes() for path in flow.path("discs", "merge", "all").iterdir()}
     assert after.keys() - before.keys() == {"disc 2.parquet"}
     assert {name: after[name] for name in before} == before
+
+
+def test_an_annotation_that_is_gone_is_an_error_also_where_results_are_there(discs, tmp_path):
+    flow = discs.copy(tmp_path / "copy")
+    (flow.folder / "in" / "labels" / "disc 1.png").unlink()
+    done = flow.run(*targets("discs", "masks.json"))
+    assert done.code == 1
+    assert "crowdmask: error:" in done.tail and "disc 1.png: no annotation" in done.tail
+    assert flow.path("discs", "masks.json").is_file()
