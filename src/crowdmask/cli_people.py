@@ -96,7 +96,8 @@ def read_config(extra: list[str], base: str = "config.yaml") -> settings.Config:
         try:
             loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise DataError(path, "file not found", "Run in the project's folder, beside config.yaml.") from None
+            fix = "Run in the project's folder." if path == base else "Write a data set's name before --configfile."
+            raise DataError(path, "file not found", fix) from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise DataError(path, f"no valid YAML ({error})", "Correct the file.") from None
         if not isinstance(loaded, dict):
@@ -115,7 +116,10 @@ def _update(target: dict[str, Any], source: dict[str, Any]) -> None:
 
 def _known(config: settings.Config, name: str) -> settings.Dataset:
     if name not in config.datasets:
-        raise SettingsError(f"no data set {name!r} in the configuration; known: {', '.join(config.datasets)}")
+        known = ", ".join(config.datasets)
+        raise SettingsError(
+            f"no data set {name!r} in the configuration; known: {known}. Correct the name, or add --configfile FILE."
+        )
     return config.datasets[name]
 
 
@@ -204,7 +208,12 @@ def evaluate(args: argparse.Namespace) -> None:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(path, "not made yet", f"Run: snakemake --cores 2 {path}") from None
+        raise DataError(
+            path,
+            "not made yet",
+            f"Run: snakemake --cores 2 {path} (with --configfile FILE -- before it, if the data set is in a file of "
+            "yours); only data sets with true masks have one.",
+        ) from None
     except ValueError as error:
         raise DataError(path, f"no valid JSON ({error})", "Delete it and run again.") from None
     if args.json:

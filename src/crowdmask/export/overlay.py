@@ -236,7 +236,7 @@ def index(output_html: str | Path, pictures: Sequence[tuple[str, str, str, str]]
     for split, image_id, path, text in pictures:
         name, link = html.escape(f"{split} / {image_id}"), html.escape(quote(path))
         figures.append(
-            f"<figure>\n<figcaption><strong>{name}</strong>: {html.escape(text)}</figcaption>\n"
+            f"<figure>\n<figcaption><strong>{name}</strong>{html.escape(f': {text}' if text else '')}</figcaption>\n"
             f'<a href="{link}"><img src="{link}" alt="{name}" loading="lazy"></a>\n</figure>'
         )
     key = "".join(
