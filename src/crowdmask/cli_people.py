@@ -13,7 +13,7 @@ import yaml
 from crowdmask import config as settings
 from crowdmask import tables
 from crowdmask.datasets import reader_for
-from crowdmask.datasets.base import batches_of
+from crowdmask.datasets.base import batch_holding, batches_of
 from crowdmask.errors import CrowdmaskError, DataError, SettingsError
 
 
@@ -168,8 +168,7 @@ def print_template(args: argparse.Namespace) -> None:
     config = read_config(args.configfile)
     refs = reader_for(args.name, _known(config, args.name), "results").list_images()
     split, _, image_id = args.image.partition("/")
-    groups = batches_of(refs, config.batches).items()
-    batch = next((b for (s, b), group in groups if s == split and any(r.image_id == image_id for r in group)), None)
+    batch = batch_holding(batches_of(refs, config.batches), split, image_id)
     if batch is None:
         raise SettingsError(f"no image {args.image!r} in the data set {args.name}; write split/image_id")
     try:

@@ -10,7 +10,7 @@ from snakemake.utils import validate
 from crowdmask import config as settings_module
 from crowdmask import gpu, stages
 from crowdmask.datasets import reader_for
-from crowdmask.datasets.base import batches_of
+from crowdmask.datasets.base import batch_holding, batches_of
 from crowdmask.errors import CrowdmaskError
 from crowdmask.masks import checkpoints
 
@@ -218,12 +218,10 @@ def batch_table(stage):
     """Input function: this stage's table of the batch that holds one image."""
 
     def path(wildcards):
-        name = wildcards.dataset
-        for (split, batch), refs in batches(name).items():
-            if split == wildcards.split and any(
-                ref.image_id == wildcards.image_id for ref in refs
-            ):
-                return f"results/{name}/{stage}/{split}/{batch}.parquet"
+        name, split = wildcards.dataset, wildcards.split
+        batch = batch_holding(batches(name), split, wildcards.image_id)
+        if batch is not None:
+            return f"results/{name}/{stage}/{split}/{batch}.parquet"
         stop(f"data set {name}: no image {wildcards.split}/{wildcards.image_id}")
 
     return path

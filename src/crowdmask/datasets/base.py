@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -96,3 +96,11 @@ def batches_of(refs: Sequence[ImageRef], batches: int) -> dict[tuple[str, str], 
     for ref in refs:
         groups.setdefault((ref.split, batch_of(ref, sizes[ref.split], batches)), []).append(ref)
     return groups
+
+
+def batch_holding(groups: Mapping[tuple[str, str], Sequence[ImageRef]], split: str, image_id: str) -> str | None:
+    """Name of the batch among `batches_of` that holds an image; None where no image has that name."""
+    for (found, batch), refs in groups.items():
+        if found == split and any(ref.image_id == image_id for ref in refs):
+            return batch
+    return None

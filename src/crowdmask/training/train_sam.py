@@ -368,6 +368,7 @@ def run(
         {
             "version": VERSION,
             "tiles": tiles.model_dump(mode="json"),
+            "logit": prompt.logit,
             "init": started_from,
             "tables": [[sha256(path) for path in paths] for paths in batches],
         }
