@@ -189,7 +189,7 @@ def segment(args: argparse.Namespace) -> None:
     with device_slot(args.gpu) as device:
         import torch
 
-        from crowdmask.masks import checkpoints, sam
+        from crowdmask.masks import checkpoints, decoder, sam
         from crowdmask.masks import segment as stage
 
         # Fixed, whatever cores the job was given: more threads would change the last bits.
@@ -200,14 +200,13 @@ def segment(args: argparse.Namespace) -> None:
         model = sam.load(settings, path, torch.device(device))
         images = tables.read(args.images, "images")
         rows = stage.rows(
-            model,
+            decoder.Decoder(model, settings.chunk, settings.precision),
             images,
             tables.stream(args.superpixels, "superpixels"),
             args.root,
             args.settings["exif"],
             Prompt(**args.settings["prompt"]),
             Tiles(**args.settings["tiles"]),
-            settings.chunk,
         )
         _write(args, "segment", rows, _points(images), "point")
 

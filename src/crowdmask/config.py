@@ -73,7 +73,10 @@ class Sam(Section):
     sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="expected hash of `checkpoint`; null = the official one"
     )
-    chunk: int = Field(64, ge=1, le=4096, description="prompts decoded together")
+    chunk: int = Field(256, ge=1, le=4096, description="most prompts decoded together; fewer where memory is short")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="of what is as large as the image; fp32 is exact, the others are for GPUs"
+    )
     threads: int = Field(1, ge=1, le=256, description="CPU threads of one job; more changes the last bits of results")
 
 

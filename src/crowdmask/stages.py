@@ -18,7 +18,7 @@ VERSIONS = {
     "datasets": 1,
     "truth": 1,
     "superpixels": 1,
-    "segment": 1,
+    "segment": 2,
     "exclude": 1,
     "merge": 1,
     "export": 1,

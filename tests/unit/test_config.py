@@ -134,6 +134,7 @@ MISTAKES = [
     ({"corrections": {"folder": ""}}, "corrections.folder: must be text that is not empty (got '')"),
     ({"sam": {"sha256": "x"}}, "sam.sha256: must be text matching ^[0-9a-f]{64}$, or null (got 'x')"),
     ({"prompt": {"mode": "pont"}}, f"prompt.mode: must be one of {MODES} (got 'pont') (did you mean point?)"),
+    ({"sam": {"precision": "fp8"}}, "sam.precision: must be one of fp32, bf16, fp16 (got 'fp8')"),
     ({"exclusion": {"r_min": 20, "r_max": 10}}, f"exclusion: {SWAPPED}"),
     (one(exclusion={"r_min": 20, "r_max": 10}), f"datasets.a.exclusion: {SWAPPED}"),
     (one(people=[5, 1]), "datasets.a: people must be two numbers with 0 <= fewest <= most <= 1500"),

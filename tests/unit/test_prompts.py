@@ -1,12 +1,16 @@
 """Prompts: where a point and a superpixel land in SAM's frame, and what each mode hands over."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from crowdmask.config import Prompt
-from crowdmask.masks.prompts import Frame, assemble, coarse_mask, to_cells
+from crowdmask.masks.prompts import Frame, assemble, coarse_mask, mask_prompts, to_cells
 from crowdmask.masks.rle import Window
 from crowdmask.masks.small import build_small
 
@@ -34,7 +38,116 @@ def test_frame_agrees_with_segment_anything(size, side):
 @pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (2, 2000)])
 def test_a_very_thin_tile_keeps_a_row(size):
     assert min(Frame(*size, 256).input_hw) == 1
-    assert coarse_mask(np.ones(size, bool), Frame(*size, 256), 64).any()
+    assert coarse_mask(Window(0, 0, np.ones(size, bool)), Frame(*size, 256), 64).mask.any()
+
+
+def cells_of(frame, side):
+    """Rows and columns of the mask input that hold the tile."""
+    return tuple(min(side, max(1, round(n * side / frame.size))) for n in frame.input_hw)
+
+
+def share_of(part, frame, side):
+    """`to_cells` on all cells that hold the tile."""
+    share = np.zeros(cells_of(frame, side), np.float32)
+    found = to_cells(part, frame, side)
+    if found is not None:
+        left, top, coverage = found
+        assert coverage.dtype == np.float32
+        block = share[top : top + coverage.shape[0], left : left + coverage.shape[1]]
+        assert block.shape == coverage.shape and min(left, top) >= 0
+        block[:] = coverage
+    return share
+
+
+def resized(full, rows, cols):
+    """A drawn mask on the cells: OpenCV's area average along an axis that shrinks, torch's bilinear along others."""
+    out = full.astype(np.float64)
+    if full.shape[0] > rows and full.shape[1] > cols:
+        return cv2.resize(out, (cols, rows), interpolation=cv2.INTER_AREA)
+    for axis, count in enumerate((rows, cols)):
+        shape = tuple(count if k == axis else n for k, n in enumerate(out.shape))
+        if out.shape[axis] > count:
+            out = cv2.resize(out, shape[::-1], interpolation=cv2.INTER_AREA).reshape(shape)
+        else:
+            drawn = torch.from_numpy(out)[None, None]
+            out = torch.nn.functional.interpolate(drawn, shape, mode="bilinear", align_corners=False)[0, 0].numpy()
+    return out
+
+
+@pytest.mark.parametrize(
+    ("largest", "frame_side", "side"),
+    [
+        ((700, 900), 1024, 256),
+        ((700, 900), 256, 128),
+        ((90, 120), 256, 128),  # about half of them enlarged
+        ((300, 200), 1024, 256),
+        ((3, 900), 256, 64),
+        ((900, 2), 256, 64),
+    ],
+)
+def test_cells_are_those_of_resizing_the_drawn_mask(largest, frame_side, side):
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        height, width = (int(n) for n in rng.integers(1, np.array(largest) + 1))
+        h, w = rng.integers(1, [height + 1, width + 1])
+        x0, y0 = int(rng.integers(1 - w, width)), int(rng.integers(1 - h, height))  # often over the border
+        part, frame = Window(x0, y0, rng.random((h, w)) < rng.choice([0.5, 1.0])), Frame(height, width, frame_side)
+        expected = resized(part.full(height, width), *cells_of(frame, side))
+        np.testing.assert_allclose(share_of(part, frame, side), expected, atol=1e-5)
+
+
+@st.composite
+def placed(draw):
+    """A mask in, over or beside the border of a tile, and the tile's frame."""
+    height, width = draw(st.integers(1, 90)), draw(st.integers(1, 90))
+    h, w = draw(st.integers(0, 24)), draw(st.integers(0, 24))
+    x0, y0 = draw(st.integers(-30, width + 6)), draw(st.integers(-30, height + 6))
+    mask = draw(hnp.arrays(bool, (h, w), elements=st.booleans(), fill=st.booleans()))
+    return Window(x0, y0, mask), Frame(height, width, draw(st.sampled_from([64, 256])))
+
+
+@given(placed())
+def test_where_a_window_ends_does_not_matter(case):
+    part, frame = case
+    whole = Window(0, 0, part.full(frame.height, frame.width))
+    cells = coarse_mask(part, frame, 32)
+    np.testing.assert_array_equal(cells.full(32, 32), coarse_mask(whole, frame, 32).full(32, 32))
+    assert cells.mask.dtype == bool and bool(cells.area) == bool(whole.area)
+    share = share_of(part, frame, 32)
+    if share.any():  # covered by half or more, else the one that is covered most
+        expected = (
+            share >= 0.5 if (share >= 0.5).any() else np.arange(share.size).reshape(share.shape) == share.argmax()
+        )
+        np.testing.assert_array_equal(cells.full(32, 32)[: share.shape[0], : share.shape[1]], expected)
+
+
+@given(st.lists(placed(), min_size=1, max_size=5), st.integers(0, 5), st.integers(0, 5))
+def test_mask_prompts_are_the_drawn_ones(cases, start, stop):
+    parts, frame = [part for part, _ in cases], cases[0][1]
+    made = mask_prompts(parts, frame, 32, 2.5)
+    expected = np.full((len(parts), 1, 32, 32), -2.5, np.float32)
+    for k, part in enumerate(parts):
+        expected[k, 0][coarse_mask(part, frame, 32).full(32, 32)] = 2.5
+    assert made.dense().dtype == np.float32
+    np.testing.assert_array_equal(made.dense(), expected)
+    some = made.take(slice(start, stop))
+    np.testing.assert_array_equal(some.dense(), expected[start:stop])
+    for masks in (made, some):
+        assert masks.blocks.shape == masks.inside.shape[:2] and masks.inside.shape[2:] == (4, 4)
+        touched = masks.inside.any(axis=(2, 3))
+        if len(touched):
+            assert masks.blocks.shape[1] == max(1, touched.sum(1).max())  # no more than the largest needs
+        for blocks, first in zip(masks.blocks, touched, strict=True):
+            assert len(set(blocks.tolist())) == len(blocks) and 0 <= blocks.min() and blocks.max() < 64
+            assert first.tolist() == sorted(first.tolist(), reverse=True)  # fillers come last
+
+
+def test_a_mask_of_all_cells_leaves_no_filler_to_find():
+    frame = Frame(64, 64, 64)
+    parts = [Window(0, 0, np.ones((64, 64), bool)), Window(0, 0, np.ones((1, 1), bool))]
+    made = mask_prompts(parts, frame, 16, 1.0)
+    assert [sorted(row) for row in made.blocks.tolist()] == [list(range(16))] * 2
+    assert (made.dense() > 0).sum(axis=(1, 2, 3)).tolist() == [256, 1]
 
 
 @pytest.mark.parametrize("size", [(600, 900), (768, 1024), (1536, 2048), (2048, 1536)])
@@ -47,8 +160,7 @@ def test_a_superpixel_maps_to_the_cells_that_it_covers(size):
         x1, y1 = min(x0 + int(9 * step), width), min(y0 + int(7 * step), height)
         inside = np.zeros(size, bool)
         inside[y0:y1, x0:x1] = True
-        cells = coarse_mask(inside, frame, 256)
-        assert cells.shape == (256, 256) and cells.dtype == bool
+        cells = coarse_mask(Window(0, 0, inside), frame, 256).full(256, 256)
         ys, xs = np.nonzero(cells)
         edges = np.array([xs.min(), xs.max() + 1, ys.min(), ys.max() + 1])
         assert np.abs(edges - np.array([x0, x1, y0, y1]) / step).max() <= 0.8  # half a cell, and the rounded height
@@ -63,8 +175,8 @@ def test_cells_hold_the_share_that_is_covered(size):
     height, width = size
     inside = np.random.default_rng(1).random(size) < 0.3
     inside[: height // 2, : width // 2] = True
-    share = to_cells(inside, Frame(height, width, 1024), 256)
-    assert share.dtype == np.float32 and max(share.shape) == 256 and share.min() >= 0 and share.max() <= 1 + 1e-6
+    share = share_of(Window(0, 0, inside), Frame(height, width, 1024), 256)
+    assert max(share.shape) == 256 and share.min() >= 0 and share.max() <= 1 + 1e-6
     assert share.mean() == pytest.approx(inside.mean(), abs=0.02)
     blur = int(np.ceil(max(share.shape) / max(size))) + 2  # cells that pixels of the border reach into
     assert share[: share.shape[0] // 2 - blur, : share.shape[1] // 2 - blur].min() > 0.999
@@ -76,16 +188,27 @@ def test_a_tiny_superpixel_keeps_the_cell_of_its_place(size):
     frame = Frame(*size, 1024)
     for _ in range(20):
         y, x = rng.integers(0, size)
-        inside = np.zeros(size, bool)
-        inside[y, x] = True
-        cells = coarse_mask(inside, frame, 256)
+        cells = coarse_mask(Window(int(x), int(y), np.ones((1, 1), bool)), frame, 256).full(256, 256)
         assert cells.sum() == 1
         row, column = np.argwhere(cells)[0]
         assert abs(row - (y + 0.5) * 256 / max(size)) <= 1.3 and abs(column - (x + 0.5) * 256 / max(size)) <= 1.3
 
 
-def test_an_empty_mask_has_no_cell():
-    assert not coarse_mask(np.zeros((30, 40), bool), Frame(30, 40, 1024), 256).any()
+@pytest.mark.parametrize(
+    "part",
+    [
+        Window(0, 0, np.zeros((30, 40), bool)),
+        Window(0, 0, np.zeros((0, 0), bool)),
+        Window(40, 3, np.ones((5, 5), bool)),  # beside the tile
+        Window(-5, 3, np.ones((5, 5), bool)),
+        Window(3, 30, np.ones((5, 5), bool)),
+        Window(-9, -9, np.pad(np.ones((9, 9), bool), (0, 9))),  # over the corner, but only with its empty part
+    ],
+)
+def test_an_empty_mask_has_no_cell(part):
+    frame = Frame(30, 40, 1024)
+    assert coarse_mask(part, frame, 256).mask.shape == (0, 0) and to_cells(part, frame, 256) is None
+    assert (mask_prompts([part], frame, 256, 6.9).dense() == np.float32(-6.9)).all()
 
 
 HEIGHT, WIDTH, ORIGIN = 120, 160, (40, 30)
@@ -127,10 +250,12 @@ def test_shapes_and_types_of_each_mode(mode, neighbours):
     if made.boxes_xyxy is not None:
         assert made.boxes_xyxy.shape == (3, 4) and made.boxes_xyxy.dtype == np.float32
     if made.masks is not None:
-        assert made.masks.shape == (3, 1, 128, 128) and made.masks.dtype == np.float32
-        assert set(np.unique(made.masks)) == {np.float32(-6.9), np.float32(6.9)}
-        assert (made.masks[:, :, 96:] < 0).all()  # padding below the 120 x 160 tile
+        masks = made.masks.dense()
+        assert masks.shape == (3, 1, 128, 128) and masks.dtype == np.float32
+        assert set(np.unique(masks)) == {np.float32(-6.9), np.float32(6.9)}
+        assert (masks[:, :, 96:] < 0).all()  # padding below the 120 x 160 tile
     assert made.multimask == (mode == "point" and not neighbours)
+    assert made.bias == (Prompt().bias if mode == "two-pass" else None)
 
 
 @pytest.mark.parametrize("neighbours", [0, 2])
@@ -141,7 +266,8 @@ def test_segment_anything_takes_the_prompts_of_each_mode(mode, neighbours):
     points = None if made.points_xy is None else (tensor(made.points_xy), tensor(made.point_labels))
     encoder = build_small().prompt_encoder
     with torch.inference_mode():
-        sparse, dense = encoder(points=points, boxes=tensor(made.boxes_xyxy), masks=tensor(made.masks))
+        masks = None if made.masks is None else tensor(made.masks.dense())
+        sparse, dense = encoder(points=points, boxes=tensor(made.boxes_xyxy), masks=masks)
     tokens = 0 if points is None else made.points_xy.shape[1]
     tokens += 2 if made.boxes_xyxy is not None else 1
     assert sparse.shape == (3, tokens, 128) and dense.shape == (3, 128, 32, 32)
@@ -203,6 +329,6 @@ def test_a_superpixel_of_one_pixel_works_in_each_mode(mode):
     part = Window(60, 50, np.ones((1, 1), bool))
     made, _ = prompts_of(mode, 0, HEADS[:1], [part], ALL)
     if made.masks is not None:
-        assert (made.masks > 0).sum() == 1
+        assert (made.masks.dense() > 0).sum() == 1
     if made.boxes_xyxy is not None:
         assert (made.boxes_xyxy[0, :2] == made.boxes_xyxy[0, 2:]).all()

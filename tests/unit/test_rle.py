@@ -41,6 +41,9 @@ def test_a_window_that_leaves_the_frame_is_cut(case, dx, dy):
     assert full_counts(moved, height, width) == reference(moved.full(height, width))
 
 
+RING = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
+
+
 @pytest.mark.parametrize(
     ("window", "height", "width"),
     [
@@ -52,6 +55,12 @@ def test_a_window_that_leaves_the_frame_is_cut(case, dx, dy):
         (Window(3, 2, np.zeros((0, 0), bool)), 5, 7),
         (Window(3, 2, np.zeros((2, 2), bool)), 5, 7),
         (Window(0, 0, np.ones((1, 1), bool)), 1, 1),
+        (Window(2, 1, RING), 6, 8),
+        (Window(0, 1, RING), 6, 8),
+        (Window(5, 1, RING), 6, 8),
+        (Window(2, 0, RING), 6, 8),
+        (Window(2, 3, RING), 6, 8),
+        (Window(0, 0, RING), 3, 3),  # a hole in a mask that touches all borders
         (Window(18_000, 4_000, np.ones((20, 30), bool)), 4028, 19_044),  # the largest image of NWPU-Crowd
     ],
 )
@@ -107,6 +116,20 @@ def test_cut_is_the_frames_part(case, x0, y0, w, h):
     window, height, width = case
     frame = np.pad(window.full(height, width), 40)
     np.testing.assert_array_equal(window.cut(x0, y0, w, h), frame[y0 + 40 : y0 + 40 + h, x0 + 40 : x0 + 40 + w])
+
+
+@given(framed(), st.integers(-5, 25), st.integers(-5, 25), st.integers(0, 12), st.integers(0, 12))
+def test_within_is_cut_without_what_this_window_does_not_have(case, x0, y0, w, h):
+    window, height, width = case
+    part = window.within(x0, y0, w, h)
+    assert np.shares_memory(part.mask, window.mask) or part.mask.size == 0
+    if part.mask.size:
+        assert x0 <= part.x0 and y0 <= part.y0
+        assert part.x0 + part.mask.shape[1] <= x0 + w and part.y0 + part.mask.shape[0] <= y0 + h
+    np.testing.assert_array_equal(part.cut(x0, y0, w, h), window.cut(x0, y0, w, h))
+    np.testing.assert_array_equal(
+        part.full(height, width), Window(x0, y0, window.cut(x0, y0, w, h)).full(height, width)
+    )
 
 
 @given(framed())

@@ -9,6 +9,7 @@ from segment_anything import SamPredictor
 from crowdmask.config import Prompt, Tiles
 from crowdmask.errors import DataError
 from crowdmask.geometry import circle_box, clip_points, neighbour_distances
+from crowdmask.masks.decoder import Decoder
 from crowdmask.masks.prompts import Frame, assemble
 from crowdmask.masks.rle import Window
 from crowdmask.masks.segment import rows, segment_image, window_reach
@@ -28,6 +29,9 @@ def sam():
     with torch.no_grad():  # random weights give nearly flat logits: spread them over both signs
         for layer in model.mask_decoder.output_hypernetworks_mlps:
             layer.layers[-1].weight.mul_(8)
+        for parameter in model.mask_decoder.parameters():  # biases of 0 and norms of 1 would hide mistakes
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter), alpha=0.2)
     return model.requires_grad_(False)
 
 
@@ -82,7 +86,7 @@ def reference(sam, image, points, parts, prompt, tile, index):
         best = int(scores[0].argmax())
         return answers[0, best].numpy(), float(scores[0, best]), low[0, best]
 
-    masks = None if made.masks is None else torch.from_numpy(made.masks)
+    masks = None if made.masks is None else torch.from_numpy(made.masks.dense())
     if prompt.mode == "two-pass":
         first = predict(None, None, True)[2]
         masks = (first + torch.where(masks[0, 0] > 0, prompt.bias, -prompt.bias))[None, None]
@@ -95,7 +99,7 @@ def reference(sam, image, points, parts, prompt, tile, index):
 
 def check(sam, scene, prompt, tiles):
     image, points, parts = scene
-    made = segment_image(sam, image, points, parts, prompt, tiles, 4)
+    made = segment_image(Decoder(sam, 4), image, points, parts, prompt, tiles)
     clipped = clip_points(points, HEIGHT, WIDTH)
     distances = neighbour_distances(clipped)
     planned = plan(clipped, distances, HEIGHT, WIDTH, 256, tiles)
@@ -107,7 +111,7 @@ def check(sam, scene, prompt, tiles):
         tile = planned[owner[i]]
         logits, score = reference(sam, image, points, parts, prompt, tile, i)
         assert row["tile"] == owner[i] and row["zoom"] == tile.zoom
-        assert row["score"] == pytest.approx(score, abs=1e-4)
+        assert row["score"] == pytest.approx(score, abs=1e-5)
         x0, y0, w, h = circle_box(*clipped[i], reach[i], HEIGHT, WIDTH)
         window = np.zeros((HEIGHT, WIDTH), bool)
         window[y0 : y0 + h, x0 : x0 + w] = True
@@ -138,9 +142,10 @@ def test_automatic_tiles_and_whole_superpixels(sam, scene):
 @pytest.mark.parametrize("tiles", [Tiles(mode="none"), Tiles(mode="fixed", side=48), Tiles()])
 def test_one_row_a_point_in_order(sam, scene, tiles):
     image, points, parts = scene
-    made = segment_image(sam, image, points, parts, Prompt(), tiles, 64)
+    decoder = Decoder(sam, 64)
+    made = segment_image(decoder, image, points, parts, Prompt(), tiles)
     order = np.array([5, 0, 4, 1, 3, 2])
-    again = segment_image(sam, image, points[order], [parts[i] for i in order], Prompt(), tiles, 64)
+    again = segment_image(decoder, image, points[order], [parts[i] for i in order], Prompt(), tiles)
     assert len(made) == len(points) and len(again) == len(order)
     for row, i in zip(again, order, strict=True):
         assert row["zoom"] == made[i]["zoom"] and row["score"] == pytest.approx(made[i]["score"], abs=1e-4)
@@ -149,8 +154,8 @@ def test_one_row_a_point_in_order(sam, scene, tiles):
 
 
 def test_the_same_input_gives_the_same_bytes(sam, scene):
-    first = segment_image(sam, *scene, Prompt(), Tiles(), 3)
-    assert segment_image(sam, *scene, Prompt(), Tiles(), 3) == first
+    first = segment_image(Decoder(sam, 3), *scene, Prompt(), Tiles())
+    assert segment_image(Decoder(sam, 3), *scene, Prompt(), Tiles()) == first
 
 
 @pytest.mark.parametrize("mode", ["point+superpixel", "two-pass"])
@@ -158,9 +163,10 @@ def test_chunks_change_only_what_lies_on_the_edge(sam, scene, mode):
     image, points, parts = scene
     prompt, tiles = Prompt(mode=mode), Tiles(mode="none")
     (tile,) = plan(clip_points(points, HEIGHT, WIDTH), np.ones(7), HEIGHT, WIDTH, 256, tiles)
-    whole = segment_image(sam, *scene, prompt, tiles, 64)
+    whole = segment_image(Decoder(sam, 64), *scene, prompt, tiles)
     for chunk in (1, 3):
-        for i, (a, b) in enumerate(zip(whole, segment_image(sam, *scene, prompt, tiles, chunk), strict=True)):
+        made = segment_image(Decoder(sam, chunk), *scene, prompt, tiles)
+        for i, (a, b) in enumerate(zip(whole, made, strict=True)):
             differ = Window.from_columns(a).full(HEIGHT, WIDTH) ^ Window.from_columns(b).full(HEIGHT, WIDTH)
             if differ.any():
                 logits, _ = reference(sam, image, points, parts, prompt, tile, i)
@@ -168,23 +174,18 @@ def test_chunks_change_only_what_lies_on_the_edge(sam, scene, mode):
             assert a["score"] == pytest.approx(b["score"], abs=1e-4)
 
 
-def test_memory_bound_makes_chunks_of_one(sam, scene, monkeypatch):
-    first = segment_image(sam, *scene, Prompt(), Tiles(mode="none"), 1)
-    monkeypatch.setattr("crowdmask.masks.decoder.PIXELS_AT_ONCE", 5)
-    assert segment_image(sam, *scene, Prompt(), Tiles(mode="none"), 64) == first
-
-
 def test_no_points_need_no_model(scene):
-    assert segment_image(build_small(), scene[0], np.zeros((0, 2)), [], Prompt(), Tiles(), 8) == []
+    assert segment_image(Decoder(build_small()), scene[0], np.zeros((0, 2)), [], Prompt(), Tiles()) == []
 
 
 def test_points_at_one_place_get_equal_masks_and_points_outside_are_prompted_at_the_border(sam, scene):
     image, points, parts = scene
-    made = segment_image(sam, image, points, parts, Prompt(), Tiles(mode="none"), 1)
+    decoder = Decoder(sam, 1)
+    made = segment_image(decoder, image, points, parts, Prompt(), Tiles(mode="none"))
     assert made[0] == made[6]
     moved = points.copy()
     moved[5] = [127.0, 50.0]
-    assert segment_image(sam, image, moved, parts, Prompt(), Tiles(mode="none"), 1) == made
+    assert segment_image(decoder, image, moved, parts, Prompt(), Tiles(mode="none")) == made
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -193,7 +194,7 @@ def test_two_points_within_a_pixel(sam, mode, points):
     """Their circles hold no pixel centre; each keeps its own pixel as prompt."""
     parts = [Window(0, 0, np.ones((20, 20), bool))] * 2
     image = np.zeros((40, 40, 3), np.uint8)
-    assert len(segment_image(sam, image, np.array(points), parts, Prompt(mode=mode), Tiles(), 8)) == 2
+    assert len(segment_image(Decoder(sam), image, np.array(points), parts, Prompt(mode=mode), Tiles())) == 2
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 1200), (1200, 1), (2, 900)])
@@ -201,7 +202,7 @@ def test_two_points_within_a_pixel(sam, mode, points):
 def test_tiny_and_thin_images(sam, size, tiles):
     image = np.full((*size, 3), 90, np.uint8)
     parts = [Window(0, 0, np.ones((1, 1), bool))]
-    (row,) = segment_image(sam, image, np.zeros((1, 2)), parts, Prompt(), Tiles(mode=tiles), 8)
+    (row,) = segment_image(Decoder(sam), image, np.zeros((1, 2)), parts, Prompt(), Tiles(mode=tiles))
     assert np.isfinite(row["score"])
     assert not (Window.from_columns(row).full(1300, 1300)[size[0] :].any())
 
@@ -215,8 +216,9 @@ def test_window_reach():
 
 
 def test_tables_that_do_not_fit_are_refused(sam, tmp_path):
+    decoder = Decoder(sam)
     image = {"split": "all", "image_id": "a", "height": 5, "width": 5, "points": [{"x": 1.0, "y": 1.0}]}
     with pytest.raises(DataError, match=r"all/a: 1 points but 0 superpixel parts"):
-        list(rows(sam, [image], [], str(tmp_path), "stored", Prompt(), Tiles(), 8))
+        list(rows(decoder, [image], [], str(tmp_path), "stored", Prompt(), Tiles()))
     nothing = {**image, "points": []}
-    assert list(rows(sam, [nothing], [], str(tmp_path), "stored", Prompt(), Tiles(), 8)) == []
+    assert list(rows(decoder, [nothing], [], str(tmp_path), "stored", Prompt(), Tiles())) == []

@@ -50,6 +50,7 @@ def changed(before, after):
         ({"prompt": {"mode": "point"}}, {"segment"}),
         ({"tiles": {"mode": "none"}}, {"segment"}),
         ({"sam": {"model": "vit_b"}}, {"segment"}),
+        ({"sam": {"precision": "bf16"}}, {"segment"}),
         ({"sam": {"model": "vit_b", "checkpoint": "elsewhere/sam.pth"}}, {"segment"}),
         ({"export": {"category": "person"}}, {"export"}),
         ({"export": {"overlays": 9}}, set()),

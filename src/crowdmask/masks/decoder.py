@@ -1,118 +1,298 @@
-"""From prompts to mask logits: SAM's encoder and decoder on one tile, prompts in chunks."""
+"""SAM on the device: pictures to embeddings, prompts to low-resolution logits around their windows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from segment_anything.modeling import Sam
+from segment_anything.modeling import ImageEncoderViT, Sam
 from torch import Tensor
 from torchvision.transforms.functional import resize, to_pil_image
 
-from crowdmask.masks.prompts import Frame, Prompts
+from crowdmask.errors import DataError, SettingsError
+from crowdmask.masks.many_prompts import Answer, ManyPrompts, Own, Scene
+from crowdmask.masks.prompts import BLOCK, Frame, Prompts
+from crowdmask.masks.sampling import Box, Patch, sampler
 
-PIXELS_AT_ONCE = 1 << 25
-"""Bound on prompts x tile pixels in flight, so that memory does not follow the size of the tile."""
+CPU_BYTES = 1 << 25
+"""What one step of the transformer may hold on a CPU, bytes. Larger ones are no faster, and the heap keeps them."""
+
+CPU_LEAST = 8
+"""... but at least so many prompts, for the work on tokens to pay."""
+
+CPU_PIXELS = 1 << 22
+"""What one step of the upscaling may hold on a CPU, bytes: it should stay in the cache."""
+
+TILES = 16
+"""Most tiles that a GPU encodes together."""
+
+GPU_SHARE = 0.5
+"""Share of the GPU's free memory that one step may hold."""
+
+NO_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """SAM's answer to one prompt.
-
-    Attributes:
-        logits: float32 (h, w) on the tile, original pixels; the mask is where they are above 0.
-        score: SAM's estimate of the IoU.
-    """
-
-    logits: np.ndarray
-    score: float
+def fit(tile: np.ndarray, size: int) -> np.ndarray:
+    """A tile, uint8 (h, w, 3) RGB, resized for SAM's input square as segment-anything does, but no side becomes 0."""
+    frame = Frame(tile.shape[0], tile.shape[1], size)
+    return np.array(resize(to_pil_image(np.ascontiguousarray(tile)), list(frame.input_hw)))
 
 
-@torch.inference_mode()
-def embed(sam: Sam, tile: np.ndarray) -> Tensor:
-    """Image embedding (1, C, E, E) of a tile, uint8 (h, w, 3) RGB, resized as segment-anything does."""
-    # As ResizeLongestSide.apply_image, but a side never becomes 0 (a tile of one row).
-    frame = Frame(tile.shape[0], tile.shape[1], sam.image_encoder.img_size)
-    resized = resize(to_pil_image(np.ascontiguousarray(tile)), list(frame.input_hw))
-    tensor = torch.from_numpy(np.array(resized)).to(sam.device).permute(2, 0, 1).float()[None]
-    return sam.image_encoder(sam.preprocess(tensor))
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device or the machine has no memory left for a step."""
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(sign in text for sign in NO_MEMORY)
 
 
-@torch.inference_mode()
-def decode(
-    sam: Sam, embedding: Tensor, prompts: Prompts, frame: Frame, chunk: int, bias: float | None = None
-) -> Iterator[Decoded]:
-    """Answers to all prompts of a tile, in order.
+class Decoder:
+    """SAM for many tiles with many prompts each.
 
     Args:
-        sam: The model.
-        embedding: From `embed`.
-        prompts: From `prompts.assemble`.
-        frame: Geometry of the tile.
-        chunk: Most prompts at once.
-        bias: Two-pass mode: logits added inside of the superpixel and subtracted outside for the second pass; None
-            for a single pass.
+        sam: The model, frozen, in evaluation mode on its device.
+        chunk: Most prompts decoded together; `chunk` as an attribute says how many fit, and falls when memory runs out.
+        precision: fp32, or bf16 or fp16 for the encoder and all that is as large as the image.
 
-    Source: methods a.4 (contract of `predict_torch`), a.6 step 6 (two passes).
+    Raises:
+        SettingsError: fp16 on a CPU.
     """
-    count = _count(prompts)
-    chunk = max(1, min(chunk, PIXELS_AT_ONCE // (frame.height * frame.width)))
-    for start in range(0, count, chunk):
-        part = slice(start, min(start + chunk, count))
-        points = _points(prompts, part, sam.device)
-        boxes = _tensor(prompts.boxes_xyxy, part, sam.device)
-        masks = _tensor(prompts.masks, part, sam.device)
-        if bias is not None and masks is not None:
-            first, _ = _best(*_predict(sam, embedding, points, None, None, multimask=True))
-            masks = first[:, None] + torch.where(masks > 0, bias, -bias)
-        low, scores = _best(*_predict(sam, embedding, points, boxes, masks, prompts.multimask))
-        full = sam.postprocess_masks(low[:, None], frame.input_hw, (frame.height, frame.width))[:, 0]
-        for logits, score in zip(full.float().cpu().numpy(), scores.tolist(), strict=True):
-            yield Decoded(logits, score)
 
+    def __init__(self, sam: Sam, chunk: int = 256, precision: str = "fp32") -> None:
+        if precision == "fp16" and sam.device.type != "cuda":  # encoders overflow
+            raise SettingsError("sam.precision: fp16 needs a GPU; on a CPU use fp32 (or bf16)")
+        self.sam = sam
+        self.size: int = sam.image_encoder.img_size
+        self.mask_side: int = sam.prompt_encoder.mask_input_size[0]
+        self.dtype = DTYPES[precision]
+        self.many = ManyPrompts(sam, self.dtype)
+        self.most = chunk
+        if sam.device.type == "cuda":
+            self.chunk = max(1, min(chunk, self._budget() // self._bytes_a_prompt()))
+            self.tiles = max(1, min(TILES, self._budget() // self._bytes_a_tile()))
+        else:
+            self.chunk = min(chunk, max(CPU_LEAST, CPU_BYTES // self._bytes_a_prompt()))
+            self.tiles = 1  # a CPU gains nothing from more
+        with torch.inference_mode():
+            self.without = sam.prompt_encoder.no_mask_embed.weight[0]
 
-def _predict(
-    sam: Sam,
-    embedding: Tensor,
-    points: tuple[Tensor, Tensor] | None,
-    boxes: Tensor | None,
-    masks: Tensor | None,
-    multimask: bool,
-) -> tuple[Tensor, Tensor]:
-    sparse, dense = sam.prompt_encoder(points=points, boxes=boxes, masks=masks)
-    return sam.mask_decoder(
-        image_embeddings=embedding,
-        image_pe=sam.prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
-        multimask_output=multimask,
-    )
+    def _budget(self) -> int:
+        """Bytes that a step may hold on the GPU."""
+        free, _ = torch.cuda.mem_get_info(self.sam.device)
+        return int(free * GPU_SHARE)
 
+    def _bytes_a_prompt(self) -> int:
+        """What the largest step of the transformer holds for one prompt with up to 8 tokens."""
+        cells = self.sam.prompt_encoder.image_embedding_size
+        heads = self.sam.mask_decoder.transformer.layers[0].cross_attn_token_to_image.num_heads
+        return 7 * 8 * heads * cells[0] * cells[1] * self.dtype.itemsize
 
-def _best(low: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """The mask with the highest estimate of each prompt: (B, L, L) and (B,)."""
-    best = scores.argmax(dim=1)
-    rows = torch.arange(len(best), device=best.device)
-    return low[rows, best], scores[rows, best]
+    def _bytes_a_tile(self) -> int:
+        """What the encoder holds for one tile."""
+        encoder = self.sam.image_encoder
+        if not isinstance(encoder, ImageEncoderViT):
+            return self.size * self.size * 1024
+        cells = (self.size // encoder.patch_embed.proj.kernel_size[0]) ** 2
+        return 4 * encoder.blocks[0].attn.num_heads * cells * cells * self.dtype.itemsize
 
+    @torch.inference_mode()
+    def embed(self, pictures: Sequence[np.ndarray]) -> list[Tensor]:
+        """Image embeddings, each float32 (1, C, E, E), of pictures from `fit`, up to `tiles` at once.
 
-def _count(prompts: Prompts) -> int:
-    for array in (prompts.points_xy, prompts.boxes_xyxy, prompts.masks):
-        if array is not None:
-            return len(array)
-    return 0
+        A smaller group is filled up with black, so that a picture's embedding does not depend on the others.
+        """
+        black = np.zeros((1, 1, 3), np.uint8)
+        start, out = 0, []
+        while start < len(pictures):
+            group = list(pictures[start : start + self.tiles])
+            group += [black] * (self.tiles - len(group))
+            done = self._attempt(self._encode, group)
+            if done is None:
+                self.tiles = self._halved("tiles", self.tiles)
+                continue
+            out += list(done[: len(pictures) - start, None].unbind())
+            start += len(group)
+        return out
 
+    def _encode(self, pictures: list[np.ndarray]) -> Tensor:
+        batch = torch.cat([self.sam.preprocess(self._send(p).permute(2, 0, 1).float()[None]) for p in pictures])
+        with torch.autocast(self.sam.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.sam.image_encoder(batch).float()
 
-def _tensor(array: np.ndarray | None, part: slice, device: torch.device) -> Tensor | None:
-    return None if array is None else torch.from_numpy(array[part]).to(device)
+    def _send(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.sam.device)
 
-
-def _points(prompts: Prompts, part: slice, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    if prompts.points_xy is None or prompts.point_labels is None:
+    def _attempt(self, step: Callable[..., T], *args: Any) -> T | None:
+        """The step's result; None where memory ran out."""
+        try:
+            return step(*args)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        # Outside of the handler: the error's traceback would keep the step's tensors alive.
+        if self.sam.device.type == "cuda":
+            torch.cuda.empty_cache()
         return None
-    return (
-        torch.from_numpy(prompts.points_xy[part]).to(device),
-        torch.from_numpy(prompts.point_labels[part]).to(device),
-    )
+
+    def _halved(self, what: str, count: int) -> int:
+        if count <= 1:
+            raise DataError(
+                str(self.sam.device),
+                f"out of memory with one of SAM's {what} at once",
+                "Use a smaller `sam.model`, another device, or run fewer jobs at once (--cores).",
+            )
+        _log.warning("out of memory with %d %s at once; going on with %d", count, what, count // 2)
+        return count // 2
+
+    @torch.inference_mode()
+    def tile(self, embedding: Tensor, frame: Frame) -> TileDecoder:
+        """A decoder for the prompts of one tile.
+
+        Args:
+            embedding: float32 (1, C, E, E), from `embed`.
+            frame: Geometry of the tile.
+        """
+        return TileDecoder(self, embedding, frame)
+
+
+class TileDecoder:
+    """SAM's decoder on one image embedding. See `Decoder.tile`."""
+
+    def __init__(self, decoder: Decoder, embedding: Tensor, frame: Frame) -> None:
+        self.decoder, self.sam, self.many = decoder, decoder.sam, decoder.many
+        self.side = embedding.shape[-1]
+        self.cells = embedding.flatten(2)[0].T.contiguous()
+        self.sampler = sampler(frame, decoder.mask_side)
+        self.scenes: dict[float | None, tuple[Scene, Tensor]] = {}
+
+    @torch.inference_mode()
+    def decode(self, prompts: Prompts, windows: Sequence[Box]) -> Iterator[Patch]:
+        """Logits around the windows of all prompts, in order.
+
+        Args:
+            prompts: From `prompts.assemble`.
+            windows: Of each prompt, pixels of the tile, inside of it and not empty.
+
+        Raises:
+            DataError: not even a single prompt fits into memory.
+
+        Source: methods a.4 (contract of `predict_torch`), a.6 step 6 (two passes).
+        """
+        start = 0
+        while start < len(windows):
+            part = slice(start, min(start + self.decoder.chunk, len(windows)))
+            done = self.decoder._attempt(self._chunk, prompts, part, windows[part])
+            if done is None:
+                self.decoder.chunk = self.decoder._halved("prompts", part.stop - part.start)
+                continue
+            yield from done
+            start = part.stop
+
+    def _chunk(self, prompts: Prompts, part: slice, windows: Sequence[Box]) -> list[Patch]:
+        count = part.stop - part.start
+        points = None
+        if prompts.points_xy is not None and prompts.point_labels is not None:
+            points = self._send(prompts.points_xy[part]), self._send(prompts.point_labels[part])
+        boxes = None if prompts.boxes_xyxy is None else self._send(prompts.boxes_xyxy[part])
+        masks = None
+        if prompts.masks is not None:
+            masks = prompts.masks.take(part)
+        own = None
+        if prompts.bias is not None and masks is not None:
+            scene, background = self._scene(None)
+            first = self._first_pass(scene, points, count)
+            inside = self._send(masks.dense()) > 0
+            dense = self.sam.prompt_encoder._embed_masks(first + torch.where(inside, prompts.bias, -prompts.bias))
+            own = Own(None, dense.flatten(2).transpose(1, 2) - background)
+        elif masks is not None:
+            scene, background = self._scene(masks.logit)
+            blocks = torch.where(self._send(masks.inside), masks.logit, -masks.logit)
+            dense = self._blocks(blocks.view(-1, 1, BLOCK, BLOCK)).view(count, -1, self.cells.shape[1])
+            own = Own(self._send(masks.blocks), dense - background)
+        else:
+            scene, _ = self._scene(None)
+        sparse = self._sparse(points, boxes, count)
+        answer, chosen, score = self._choose(scene, sparse, own, prompts.multimask)
+        return self._patches(answer, chosen, score, windows)
+
+    def _send(self, array: np.ndarray) -> Tensor:
+        return self.decoder._send(array)
+
+    def _scene(self, logit: float | None) -> tuple[Scene, Tensor]:
+        """The tile with the constant part of the dense prompt, and that part (C,); None = no mask prompt."""
+        if logit not in self.scenes:
+            constant = self.decoder.without
+            if logit is not None:
+                constant = self._blocks(torch.full((1, 1, BLOCK, BLOCK), -logit, device=self.sam.device))[0]
+            self.scenes[logit] = self.many.scene(self.cells + constant), constant
+        return self.scenes[logit]
+
+    def _blocks(self, blocks: Tensor) -> Tensor:
+        """Dense embedding of 4 x 4 blocks of mask logits, (M, 1, 4, 4) -> (M, C).
+
+        Two convolutions of kernel 2 and stride 2 with norms of single pixels: a cell depends on its block alone.
+        """
+        return self.sam.prompt_encoder.mask_downscaling(blocks)[:, :, 0, 0]
+
+    def _sparse(self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, count: int) -> Tensor:
+        if points is None and boxes is None:
+            return torch.empty((count, 0, self.cells.shape[1]), device=self.sam.device)
+        return self.sam.prompt_encoder(points=points, boxes=boxes, masks=None)[0]
+
+    def _choose(self, scene: Scene, sparse: Tensor, own: Own | None, multimask: bool) -> tuple[Answer, Tensor, Tensor]:
+        """Transformed cells, the mask token of each prompt (0, or the best of 1 to 3) and its score."""
+        asked = [0, 2, 3, 4] if multimask else [0, 1]
+        answer = self.many.transform(scene, sparse, own, asked)
+        scores = self.many.scores(answer)
+        if not multimask:
+            return answer, torch.zeros(len(sparse), dtype=torch.long, device=sparse.device), scores[:, 0]
+        best = scores[:, 1:].max(dim=1)
+        return answer, best.indices + 1, best.values
+
+    def _token(self, answer: Answer, chosen: Tensor) -> Tensor:
+        """The chosen mask token of each prompt, (B, C); the tokens in `answer` begin with the IoU token."""
+        at = chosen.clamp_min(1)  # asked for: IoU, 0 or IoU, 1, 2, 3
+        return answer.tokens.gather(1, at[:, None, None].expand(-1, 1, answer.tokens.shape[2]))[:, 0]
+
+    def _first_pass(self, scene: Scene, points: tuple[Tensor, Tensor] | None, count: int) -> Tensor:
+        """Best of three low-resolution masks from the points alone: (B, 1, 4 E, 4 E)."""
+        answer, chosen, _ = self._choose(scene, self._sparse(points, None, count), None, multimask=True)
+        corner = torch.zeros(count, dtype=torch.long, device=self.sam.device)
+        return self._logits(answer, chosen, corner, corner, (self.side, self.side))[:, None]
+
+    def _logits(self, answer: Answer, chosen: Tensor, top: Tensor, left: Tensor, side: tuple[int, int]) -> Tensor:
+        cells = self.many.cells(answer, top, left, side)
+        tokens = self._token(answer, chosen)
+        # Upscaling holds 4 (C/4) + 16 (C/8) floats a cell, each twice.
+        budget = self.decoder._budget() if cells.is_cuda else CPU_PIXELS
+        step = max(1, budget // (24 * cells[0].numel()))
+        parts = [
+            self.many.logits(tokens[k : k + step], cells[k : k + step], side, chosen[k : k + step])
+            for k in range(0, len(cells), step)
+        ]
+        return torch.cat(parts)
+
+    def _patches(self, answer: Answer, chosen: Tensor, score: Tensor, windows: Sequence[Box]) -> list[Patch]:
+        """Logits of each prompt on the cells that its window needs."""
+        spans = []
+        for x0, y0, w, h in windows:
+            up, down = self.sampler.rows.span(y0, h)
+            start, end = self.sampler.cols.span(x0, w)
+            spans.append((up // BLOCK, -(-down // BLOCK), start // BLOCK, -(-end // BLOCK)))
+        tall, wide = max(b - t for t, b, _, _ in spans), max(r - lft for _, _, lft, r in spans)
+        top = np.array([min(t, self.side - tall) for t, _, _, _ in spans])
+        left = np.array([min(lft, self.side - wide) for _, _, lft, _ in spans])
+        low = self._logits(answer, chosen, self._send(top), self._send(left), (tall, wide)).cpu().numpy()
+        return [
+            Patch(logits, BLOCK * t, BLOCK * lft, value)
+            for logits, t, lft, value in zip(low, top.tolist(), left.tolist(), score.tolist(), strict=True)
+        ]

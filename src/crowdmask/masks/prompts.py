@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
@@ -39,53 +38,160 @@ class Frame:
         return np.asarray(points_xy, float).reshape(-1, 2) * [w / self.width, h / self.height]
 
 
+BLOCK = 4
+"""Mask-input cells along the side of one cell of the image embedding (segment-anything's `mask_downscaling`)."""
+
+
+@dataclass(frozen=True)
+class MaskPrompts:
+    """Mask prompts of B heads, `logit` inside and `-logit` elsewhere, kept where there is something inside.
+
+    Attributes:
+        blocks: int64 (B, m) cells of the image embedding (row * E + column), distinct in each row: first those that a
+            mask touches, then any others to fill up.
+        inside: bool (B, m, 4, 4) the mask-input cells of each.
+        logit: Strength.
+        side: Side of SAM's mask input, cells (4 E).
+    """
+
+    blocks: np.ndarray
+    inside: np.ndarray
+    logit: float
+    side: int
+
+    def take(self, part: slice) -> MaskPrompts:
+        """Some of the heads, without the blocks that none of them needs."""
+        inside = self.inside[part]
+        most = max(1, int(inside.any(axis=(2, 3)).sum(axis=1).max(initial=0)))
+        return MaskPrompts(self.blocks[part, :most], inside[:, :most], self.logit, self.side)
+
+    def dense(self) -> np.ndarray:
+        """SAM's mask input, float32 (B, 1, side, side)."""
+        count, across = len(self.blocks), self.side // BLOCK
+        grid = np.zeros((count, across * across, BLOCK, BLOCK), bool)
+        np.put_along_axis(grid, self.blocks[:, :, None, None], self.inside, axis=1)
+        grid = grid.reshape(count, across, across, BLOCK, BLOCK).swapaxes(2, 3).reshape(count, 1, self.side, self.side)
+        return np.where(grid, np.float32(self.logit), np.float32(-self.logit))
+
+
 @dataclass(frozen=True)
 class Prompts:
     """SAM's inputs for B heads of one tile.
 
     Attributes:
-        points_xy: float32 (B, N, 2) in the frame, (x, y).
-        point_labels: int32 (B, N): 1 head, 0 other head, -1 filler.
+        points_xy: float32 (B, N, 2) in the frame, (x, y), or None.
+        point_labels: int32 (B, N): 1 head, 0 other head, -1 filler; or None.
         boxes_xyxy: float32 (B, 4) in the frame, or None.
-        masks: float32 (B, 1, S/4, S/4) logits, or None (S/4 stands for the side of SAM's mask input).
+        masks: Mask prompts, or None.
         multimask: whether the best of three masks is taken.
+        bias: two-pass mode: the mask prompts wait for the second pass, where `bias` is added to the first pass's logits
+            inside and subtracted outside; None for a single pass.
     """
 
     points_xy: np.ndarray | None
     point_labels: np.ndarray | None
     boxes_xyxy: np.ndarray | None
-    masks: np.ndarray | None
+    masks: MaskPrompts | None
     multimask: bool
+    bias: float | None = None
 
 
-def coarse_mask(inside: np.ndarray, frame: Frame, side: int) -> np.ndarray:
-    """A mask of the tile on SAM's mask-input grid.
+def coarse_mask(part: Window, frame: Frame, side: int) -> Window:
+    """A mask on SAM's mask-input grid.
 
     Args:
-        inside: bool (h, w) of the tile, original pixels.
+        part: In pixels of the tile; what lies outside of the tile does not count.
         frame: Geometry of the tile.
         side: Side of the mask input (256 for the official models).
 
     Returns:
-        bool (side, side): cells covered by half or more (area average, padding at the right and bottom false); if
-        no cell is, the one that is covered most; nothing for an empty mask.
+        Window of cells, all inside: those covered by half or more (area average); if none is, the one that is covered
+        most; of size 0 for an empty mask.
     """
-    cells = np.zeros((side, side), bool)
-    if inside.any():
-        coverage = to_cells(inside, frame, side)
-        kept = coverage >= 0.5
-        if not kept.any():
-            kept.ravel()[int(np.argmax(coverage))] = True
-        cells[: kept.shape[0], : kept.shape[1]] = kept
-    return cells
+    covered = to_cells(part, frame, side)
+    if covered is None:
+        return Window(0, 0, np.zeros((0, 0), bool))
+    left, top, coverage = covered
+    kept = coverage >= np.float32(0.5)
+    if not kept.any():
+        kept[np.unravel_index(int(np.argmax(coverage)), kept.shape)] = True
+    return Window(left, top, kept).tight()
 
 
-def to_cells(inside: np.ndarray, frame: Frame, side: int) -> np.ndarray:
-    """Share of each mask-input cell that a mask of the tile covers, float32 (h, w) without the padding."""
-    h, w = (min(side, max(1, round(n * side / frame.size))) for n in frame.input_hw)
-    shrinks = inside.shape[0] > h or inside.shape[1] > w
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(inside.astype(np.float32), (w, h), interpolation=method)
+def to_cells(part: Window, frame: Frame, side: int) -> tuple[int, int, np.ndarray] | None:
+    """Share of each mask-input cell that a mask covers; cells outside of the window returned have none.
+
+    Args:
+        part: In pixels of the tile; what lies outside of the tile does not count.
+        frame: Geometry of the tile.
+        side: Side of the mask input.
+
+    Returns:
+        Left column, top row and float32 (h, w) of a window of cells; None for an empty mask.
+    """
+    part = part.within(0, 0, frame.width, frame.height).tight()
+    if part.mask.size == 0:
+        return None
+    rows, cols = (min(side, max(1, round(n * side / frame.size))) for n in frame.input_hw)
+    top, tall = _resize(part.mask.astype(float), part.y0, frame.height, rows)
+    left, wide = _resize(tall.T, part.x0, frame.width, cols)
+    return left, top, np.ascontiguousarray(wide.T, np.float32)
+
+
+def _resize(values: np.ndarray, start: int, size_in: int, size_out: int) -> tuple[int, np.ndarray]:
+    """Resize the first axis of (n, k), pixels [start, start + n) of `size_in`: averages when shrinking, else bilinear.
+
+    No matrix products: their last bits depend on the number of BLAS threads.
+
+    Returns:
+        First cell, and float64 (cells, k); all other cells are 0.
+    """
+    length = len(values)
+    if size_in > size_out:
+        step = size_in / size_out
+        first, last = int(start / step), min(size_out, int(np.ceil((start + length) / step - 1e-9)))
+        # Differences of the running sum at the cells' edges; between two pixels it grows linearly.
+        edges = np.clip(np.arange(first, last + 1) * step - start, 0, length)
+        whole = np.minimum(edges.astype(int), length - 1)
+        total = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
+        at = total[whole] + (edges - whole)[:, None] * values[whole]
+        return first, np.diff(at, axis=0) / step
+    position = np.clip((np.arange(size_out) + 0.5) * (size_in / size_out) - 0.5, 0, size_in - 1)
+    seen = np.flatnonzero((position > start - 1) & (position < start + length))
+    position = position[seen] - start
+    padded = np.pad(values, ((1, 2), (0, 0)))
+    whole = np.floor(position).astype(int)
+    share = (position - whole)[:, None]
+    return int(seen[0]), (1 - share) * padded[whole + 1] + share * padded[whole + 2]
+
+
+def mask_prompts(parts: list[Window], frame: Frame, side: int, logit: float) -> MaskPrompts:
+    """Mask prompts of parts given in pixels of the tile.
+
+    Source: methods a.6 ([R]).
+    """
+    across = side // BLOCK
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    for part in parts:
+        cells = coarse_mask(part, frame, side)
+        top, left = cells.y0 // BLOCK, cells.x0 // BLOCK
+        rows, cols = (
+            -(-(cells.y0 + cells.mask.shape[0]) // BLOCK) - top,
+            -(-(cells.x0 + cells.mask.shape[1]) // BLOCK) - left,
+        )
+        grid = cells.cut(left * BLOCK, top * BLOCK, cols * BLOCK, rows * BLOCK)
+        grid = grid.reshape(rows, BLOCK, cols, BLOCK).swapaxes(1, 2)
+        row, col = np.nonzero(grid.any(axis=(2, 3)))
+        found.append(((top + row) * across + left + col, grid[row, col]))
+    most = max([1, *(len(blocks) for blocks, _ in found)])
+    blocks = np.zeros((len(parts), most), np.int64)
+    inside = np.zeros((len(parts), most, BLOCK, BLOCK), bool)
+    for k, (touched, shapes) in enumerate(found):
+        count = len(touched)
+        blocks[k, :count], inside[k, :count] = touched, shapes
+        if count < most:
+            blocks[k, count:] = np.setdiff1d(np.arange(most), touched)[: most - count]
+    return MaskPrompts(blocks, inside, logit, side)
 
 
 def assemble(
@@ -124,9 +230,8 @@ def assemble(
         labels.append(near_labels)
     masks = boxes = None
     if mode in ("superpixel", "point+superpixel", "two-pass"):
-        cells = [coarse_mask(p.cut(*origin, frame.width, frame.height), frame, side) for p in parts]
-        inside = np.stack(cells)[:, None]
-        masks = np.where(inside, np.float32(settings.logit), np.float32(-settings.logit))
+        local = [Window(p.x0 - origin[0], p.y0 - origin[1], p.mask) for p in parts]
+        masks = mask_prompts(local, frame, side, settings.logit)
     if mode in ("superpixel", "point+superpixel-box"):
         boxes = np.stack([_box(p, origin, frame) for p in parts]).astype(np.float32)
     keep_points = mode != "superpixel" or negatives
@@ -134,7 +239,9 @@ def assemble(
         points, labels = points[1:], labels[1:]
     all_points = np.concatenate(points, axis=1).astype(np.float32) if keep_points else None
     all_labels = np.concatenate(labels, axis=1) if keep_points else None
-    return Prompts(all_points, all_labels, boxes, masks, multimask=mode == "point" and not negatives)
+    multimask = mode == "point" and not negatives
+    bias = settings.bias if mode == "two-pass" else None
+    return Prompts(all_points, all_labels, boxes, masks, multimask, bias)
 
 
 def _box(part: Window, origin: tuple[int, int], frame: Frame) -> np.ndarray:

@@ -44,14 +44,18 @@ class Window:
     def cut(self, x0: int, y0: int, w: int, h: int) -> np.ndarray:
         """bool (h, w): the mask on another rectangle, 0 where this window has no pixels."""
         out = np.zeros((h, w), bool)
+        part = self.within(x0, y0, w, h)
+        if part.mask.size:
+            ph, pw = part.mask.shape
+            out[part.y0 - y0 : part.y0 - y0 + ph, part.x0 - x0 : part.x0 - x0 + pw] = part.mask
+        return out
+
+    def within(self, x0: int, y0: int, w: int, h: int) -> Window:
+        """The part of this window that lies in a rectangle, not copied; of size 0 where they do not meet."""
         mh, mw = self.mask.shape
         left, top = max(x0, self.x0), max(y0, self.y0)
-        right, bottom = min(x0 + w, self.x0 + mw), min(y0 + h, self.y0 + mh)
-        if left < right and top < bottom:
-            out[top - y0 : bottom - y0, left - x0 : right - x0] = self.mask[
-                top - self.y0 : bottom - self.y0, left - self.x0 : right - self.x0
-            ]
-        return out
+        right, bottom = max(left, min(x0 + w, self.x0 + mw)), max(top, min(y0 + h, self.y0 + mh))
+        return Window(left, top, self.mask[top - self.y0 : bottom - self.y0, left - self.x0 : right - self.x0])
 
     def full(self, height: int, width: int) -> np.ndarray:
         """bool (height, width): the mask on the whole image."""
@@ -89,9 +93,7 @@ def full_counts(window: Window, height: int, width: int) -> bytes:
     """
     h, w = window.mask.shape
     if window.x0 < 0 or window.y0 < 0 or window.x0 + w > width or window.y0 + h > height:
-        left, top = min(max(window.x0, 0), width), min(max(window.y0, 0), height)
-        right, bottom = max(min(window.x0 + w, width), left), max(min(window.y0 + h, height), top)
-        window = Window(left, top, window.cut(left, top, right - left, bottom - top))
+        window = window.within(0, 0, width, height)
         h, w = window.mask.shape
     flat = window.mask.ravel(order="F")
     if not flat.any():

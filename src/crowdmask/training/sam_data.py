@@ -130,9 +130,11 @@ def draw(sample: Sample, rng: np.random.Generator, frame: int, side: int, heads:
         weight=np.zeros((count, side, side), np.float32),
     )
     for k, i in enumerate(chosen):
-        coverage = to_cells(truth[k], geometry, side)
-        cells_h, cells_w = coverage.shape
-        out.target[k, :cells_h, :cells_w] = coverage
+        cells_h, cells_w = (min(side, max(1, round(n * side / frame))) for n in geometry.input_hw)
+        covered = to_cells(Window(0, 0, truth[k]), geometry, side)
+        if covered is not None:
+            x, y, share = covered
+            out.target[k, y : y + share.shape[0], x : x + share.shape[1]] = share
         reach = 1.15 * sample.radius[i] * scale + 2
         out.weight[k, :cells_h, :cells_w] = _circle(local[i] * scale, reach, cells_h, cells_w, frame / side)
         kind = KINDS[int(rng.choice(len(KINDS), p=SHARES))]
@@ -141,7 +143,7 @@ def draw(sample: Sample, rng: np.random.Generator, frame: int, side: int, heads:
             out.points_xy[k, 0] = geometry.to_frame(clicked)[0]
             out.point_labels[k, 0] = 1
         if "superpixel" in kind:
-            cells = _loosen(coarse_mask(part_stack[k], geometry, side), rng)
+            cells = _loosen(coarse_mask(Window(0, 0, part_stack[k]), geometry, side).full(side, side), rng)
             if kind == "point+superpixel-box" or kind == "superpixel":
                 ys, xs = np.nonzero(cells)
                 step = frame / side
