@@ -18,7 +18,7 @@ from crowdmask import config
 _OPENING = """\
 # Settings
 
-Generated from `src/crowdmask/config.py` by `make schema`; edit there.
+Generated from `src/crowdmask/config` by `make schema`; edit there.
 
 `config.yaml` holds every key at its default. Add to it with files of your own, which are merged key by key:
 
