@@ -1,5 +1,6 @@
 # make demo   rendered crowds through the whole workflow: results/demo
 # make test   the tests                    make lint    ruff, snakefmt, mypy
+# make fuzz   10,000 damaged files of every format: half an hour at most (MUTANTS=1000 for less)
 # make schema regenerate what is made from src/crowdmask/config.py
 # make clean  remove the demo's results and caches    make distclean   ... and the virtual environment
 #
@@ -11,6 +12,7 @@ VENV ?= .venv
 CORES ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 # Each test worker may load torch: two fit into 8 GB.
 TEST_WORKERS ?= 2
+MUTANTS ?= 10000
 PYTEST_ARGS ?=
 
 BIN := $(abspath $(VENV))/bin
@@ -22,7 +24,7 @@ READY_LINT := $(VENV)/.crowdmask-installed-lint
 PIP := "$(BIN)/python" -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format schema clean distclean
+.PHONY: help setup demo test fuzz lint format schema clean distclean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -57,6 +59,10 @@ demo: $(READY)
 # loadfile: tests of one file share their module's fixtures (a loaded model, a finished run).
 test: $(READY)
 	"$(BIN)/python" -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+# Each batch in a process of its own, with a limit of memory and time; docs/protocols.md. FORMATS=coco for one format.
+fuzz: $(READY)
+	PYTHONPATH=tests$${PYTHONPATH:+:$$PYTHONPATH} "$(BIN)/python" -m fuzz --mutants $(MUTANTS) --jobs $(CORES) $(FORMATS)
 
 lint: $(READY_LINT)
 	"$(BIN)/ruff" check .

@@ -8,6 +8,8 @@ configfile: "config.yaml"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/datasets.smk"
+include: "workflow/rules/audit.smk"
+include: "workflow/rules/splits.smk"
 include: "workflow/rules/superpixels.smk"
 include: "workflow/rules/segment.smk"
 include: "workflow/rules/exclude.smk"

@@ -14,6 +14,7 @@ from crowdmask.errors import CrowdmaskError
 EXAMPLES = """examples:
   snakemake --cores 2 results/demo/masks.json       make the masks of a data set
   crowdmask datasets                                 what the configuration knows
+  crowdmask datasets inspect /data/ShanghaiTech      which data sets a folder holds
   crowdmask corrections template demo test/scene-0002 --points 3,4
   crowdmask corrections check corrections/demo/test/scene-0001.json
   crowdmask evaluate demo                            how good the masks are
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (1 = an error that the message explains)."""
-    args = parser().parse_args(arguments)
+    args = parser().parse_args(cli_people.complete(sys.argv[1:] if arguments is None else arguments))
     # Before torch is loaded: its idle threads would spin, and take the core from the job beside this one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from crowdmask import cli_audit, tables
 from crowdmask import config as settings
-from crowdmask import tables
 from crowdmask.datasets import reader_for
 from crowdmask.datasets.base import batch_holding, batches_of
 from crowdmask.errors import CrowdmaskError, DataError, SettingsError
@@ -20,11 +21,31 @@ from crowdmask.errors import CrowdmaskError, DataError, SettingsError
 def add(verbs: Any) -> None:
     """Add the verbs."""
     made = _verb(
-        verbs, "datasets", "list the data sets of the configuration", "crowdmask datasets --configfile my.yaml"
+        verbs,
+        "datasets",
+        "list data sets, or find out what a folder holds",
+        "crowdmask datasets --configfile my.yaml\n"
+        "  crowdmask datasets demo                      short for: crowdmask datasets list demo\n"
+        "  crowdmask datasets inspect /data/ShanghaiTech\n"
+        "  crowdmask datasets audit demo",
     )
-    made.add_argument("name", nargs="?", help="only this one, with its images")
-    _config_option(made)
-    made.set_defaults(run=datasets)
+    kinds = made.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listed = _verb(
+        kinds, "list", "list the data sets of the configuration", "crowdmask datasets list --configfile my.yaml"
+    )
+    listed.add_argument("name", nargs="?", help="only this one, with its images")
+    _config_option(listed)
+    listed.set_defaults(run=datasets)
+    inspected = _verb(
+        kinds,
+        "inspect",
+        "say which data sets a folder holds, and how to enter them in the configuration",
+        "crowdmask datasets inspect /data/ShanghaiTech",
+    )
+    inspected.add_argument("folder", help="folder of a data set as downloaded, or one above", metavar="FOLDER")
+    inspected.add_argument("--json", action="store_true", help="everything, for machines")
+    inspected.set_defaults(run=inspect_folder)
+    cli_audit.add(kinds)
 
     made = _verb(
         verbs,
@@ -59,6 +80,18 @@ def add(verbs: Any) -> None:
     made.add_argument("name", help="data set")
     made.add_argument("--json", action="store_true", help="the whole file, for machines")
     made.set_defaults(run=evaluate)
+
+
+DATASETS_ACTIONS = ("list", "inspect", "audit")
+"""What `crowdmask datasets` can do; anything else after it is the name of a data set to list."""
+
+
+def complete(arguments: Sequence[str]) -> list[str]:
+    """Arguments with the action `list` put in where `datasets` is followed by none, as in `crowdmask datasets demo`."""
+    result = list(arguments)
+    if result[:1] == ["datasets"] and (len(result) < 2 or result[1] not in (*DATASETS_ACTIONS, "-h", "--help")):
+        result.insert(1, "list")
+    return result
 
 
 def _verb(verbs: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
@@ -140,6 +173,13 @@ def datasets(args: argparse.Namespace) -> None:
         except CrowdmaskError as error:
             text = f"not usable: {error}"
         print(f"{name}\t{entry.format}\t{text}")
+
+
+def inspect_folder(args: argparse.Namespace) -> None:
+    """Say what a folder holds."""
+    from crowdmask.datasets import inspect
+
+    inspect.command(args.folder, args.json)
 
 
 def check_corrections(args: argparse.Namespace) -> None:

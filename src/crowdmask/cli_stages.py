@@ -55,6 +55,7 @@ def add(verbs: Any) -> None:
     listed = {"name": str, "selection": json.loads, "split": str, "batch": str, "batches": int}
     new("datasets", datasets, "list the images and points of a batch", **listed, **common)
     new("truth", truth, "true masks of a batch", **listed, **common)
+    new("splits", splits, "which images are for what", name=str, selection=json.loads, images=str, **common)
     new("superpixels", superpixels, "superpixel of each point", images=str, root=str, **common)
     new(
         "segment",
@@ -168,6 +169,23 @@ def truth(args: argparse.Namespace) -> None:
     rows = stage.truth_rows(reader, refs)
     count = tables.write(args.output, "truth", rows, version=args.settings["version"], settings=_settings_text(args))
     _log.info("%s: %d rows", args.output, count)
+
+
+def splits(args: argparse.Namespace) -> None:
+    """Splits, labelled subsets and folds of a data set."""
+    from crowdmask.config import Protocols
+    from crowdmask.datasets import protocols, reader_for
+    from crowdmask.datasets.choosing import digest
+    from crowdmask.files import write_json
+
+    reader = reader_for(args.name, _dataset({"entry": args.selection}), "results")
+    refs, hidden = reader.list_images(), reader.unlabelled()
+    if digest(refs, hidden) != args.images:
+        problem = f"the images of the data set {args.name} are not those that the job was planned for"
+        raise DataError(reader.root, problem, "Run Snakemake again.")
+    made = protocols.run(args.name, refs, hidden, Protocols.model_validate(args.settings["protocols"]))
+    write_json(args.output, made.model_dump(mode="json", exclude_none=True))
+    _log.info("%s: %s", args.output, ", ".join(f"{split} {found.count}" for split, found in made.splits.items()))
 
 
 def superpixels(args: argparse.Namespace) -> None:

@@ -103,12 +103,13 @@ def settings_page() -> str:
     parts += [
         "## `datasets`\n",
         "One entry a data set: `NAME: {format: ..., ...}`. The name (letters, digits, `_`, `.`, `-`) becomes the "
-        "folder below `results`.\nEvery entry may have a `preset` and parts of the sections "
+        "folder below `results`.\nEvery entry may have a `preset`, `protocols` (below) and parts of the sections "
         f"{', '.join(f'`{name}`' for name in config.SECTIONS)}; the rest depends on its format.\n",
     ]
     for tag, model in config.FORMATS.items():
         own = [name for name in model.model_fields if name not in config.Overrides.model_fields and name != "format"]
         parts += [f"### `format: {tag}`\n", f"{_summary(model)}\n", _table(model, own)]
+    parts += ["## `datasets.NAME.protocols`\n", f"{_summary(config.Protocols)}\n", _protocols()]
     parts += [
         "## Presets\n",
         "What the two papers print. Everything that they leave open keeps the value that it has.\n",
@@ -121,6 +122,20 @@ def settings_page() -> str:
         for key, value in values.items()
     ]
     parts.append("\n".join([*head, *rows]) + "\n")
+    return "\n".join(parts)
+
+
+def _protocols() -> str:
+    """Tables of a data set's `protocols` and of its parts."""
+    models: dict[str, type[BaseModel]] = {
+        "": config.Protocols,
+        "`validation`, and each entry of `labelled`": config.Part,
+        "`folds`": config.Folds,
+    }
+    parts = []
+    for title, model in models.items():
+        parts += [f"{title}: {_summary(model)}\n"] if title else []
+        parts.append(_table(model, list(model.model_fields)))
     return "\n".join(parts)
 
 

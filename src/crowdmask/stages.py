@@ -15,8 +15,9 @@ from crowdmask.masks import checkpoints
 
 VERSIONS = {
     "render": 1,
-    "datasets": 1,
+    "datasets": 2,
     "truth": 1,
+    "splits": 1,
     "superpixels": 1,
     "segment": 2,
     "exclude": 1,
@@ -46,7 +47,11 @@ def settings(config: Config, dataset: str, stage: str) -> str:
     if stage in ("superpixels", "segment", "evaluate", "overlay"):
         values["exif"] = entry.exif if isinstance(entry, FolderDataset) else "stored"
     if stage in ("render", "datasets", "truth"):
-        values["entry"] = entry.model_dump(mode="json", exclude=set(SECTIONS) | {"preset", *_selection(stage)})
+        values["entry"] = entry.model_dump(
+            mode="json", exclude=set(SECTIONS) | {"preset", "protocols", *_selection(stage)}
+        )
+    if stage == "splits":  # of images by their names; where they lie does not matter
+        values["protocols"] = entry.protocols.model_dump(mode="json")
     if stage == "merge":
         values["stale"] = config.corrections.stale
         values["disjoint"] = section_for(config, dataset, "exclusion").model_dump()["disjoint"]

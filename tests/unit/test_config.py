@@ -117,7 +117,7 @@ EXCLUSION_KEYS = ", ".join(sorted(config.Exclusion.model_fields))
 UNKNOWN_RMAX = f"unknown key (did you mean r_max?); allowed here: {EXCLUSION_KEYS}"
 SWAPPED = "r_max (10.0) must not be smaller than r_min (20.0)"
 MODES = "point, superpixel, point+superpixel, point+superpixel-box, point+superpixel-points, two-pass"
-FORMATS = "shanghaitech, ucf, label_map, synthetic"
+FORMATS = "shanghaitech, ucf, jhu, nwpu, fdst, coco, points, labelme, label_map, synthetic"
 
 MISTAKES = [
     # Unknown keys.

@@ -154,7 +154,7 @@ def write_batch(folder, name, images):
     rows = {table: [] for table in ("images", "masks", "truth", "superpixels")}
     for key, (height, width), points, masks, truth, superpixels in images:
         base = {"split": key[0], "image_id": key[1]}
-        listed = [{"point_id": i, "x": x, "y": y, "outside": False} for i, (x, y) in enumerate(points)]
+        listed = [{"point_id": i, "x": x, "y": y, "outside": False, **tables.NO_BOX} for i, (x, y) in enumerate(points)]
         rows["images"].append(
             {**base, "path": f"{key[1]}.png", "height": height, "width": width, "mode": "L", "sha256": "0"}
             | {"points": listed}

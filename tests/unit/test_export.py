@@ -30,7 +30,9 @@ def image_row(image_id="a", split="train", points=((5.0, 6.0),), height=H, width
         "width": width,
         "mode": "RGB",
         "sha256": "0" * 64,
-        "points": [{"point_id": i, "x": x, "y": y, "outside": False} for i, (x, y) in enumerate(points)],
+        "points": [
+            {"point_id": i, "x": x, "y": y, "outside": False, **tables.NO_BOX} for i, (x, y) in enumerate(points)
+        ],
     }
 
 

@@ -508,7 +508,9 @@ def image_row(image_id: str, points: list[tuple[float, float]]) -> dict:
         "width": W,
         "mode": "RGB",
         "sha256": SHA,
-        "points": [{"point_id": i, "x": x, "y": y, "outside": False} for i, (x, y) in enumerate(points)],
+        "points": [
+            {"point_id": i, "x": x, "y": y, "outside": False, **tables.NO_BOX} for i, (x, y) in enumerate(points)
+        ],
     }
 
 

@@ -111,7 +111,10 @@ def test_outline_of_a_ring_has_both_rims():
 
 def write_tables(folder, points, windows):
     image = {"split": "test", "image_id": "a", "path": "photos/a.png", "height": 40, "width": 60, "mode": "RGB"}
-    image |= {"sha256": "0", "points": [{"point_id": i, "x": x, "y": y, "outside": False} for i, x, y in points]}
+    image |= {
+        "sha256": "0",
+        "points": [{"point_id": i, "x": x, "y": y, "outside": False, **tables.NO_BOX} for i, x, y in points],
+    }
     row = {"split": "test", "image_id": "a", "x": 1.0, "y": 1.0, "source": "sam", "accepted": False, "score": None}
     row |= {"radius_px": 5.0, "lost_px": 0}
     rows = [{**row, "point_id": i, "area": w.area, "sha256": digest(w), **w.columns()} for i, w in enumerate(windows)]

@@ -10,6 +10,7 @@ from crowdmask.config import load
 
 MODULES = {
     "datasets": "datasets.stage",
+    "splits": "datasets.protocols",
     "superpixels": "masks.superpixels",
     "segment": "masks.segment",
     "exclude": "masks.exclusion",

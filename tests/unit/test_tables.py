@@ -11,7 +11,7 @@ from crowdmask.masks.rle import Window
 
 SETTINGS = '{"r_max":200.0}'
 KEY = {"split": "test", "image_id": "IMG_1"}
-POINT = {"point_id": 0, "x": 1.5, "y": -2.0, "outside": True}
+POINT = {"point_id": 0, "x": 1.5, "y": -2.0, "outside": True, **tables.NO_BOX}
 WINDOW = Window(3, 4, np.ones((2, 5), bool)).columns()
 ROWS = {
     "images": {**KEY, "path": "a/b.jpg", "height": 7, "width": 9, "mode": "RGB", "sha256": "0", "points": [POINT]},
@@ -106,7 +106,8 @@ BAD = [
     ("images", {"points": [{**POINT, "x": None}]}, r"points\[\].x has empty values"),
     ("images", {"points": [{**POINT, "point_id": 0.5}]}, r"points\[\].point_id: 0.5 is not a whole number"),
     ("images", {"points": [{**POINT, "z": 1.0}]}, r"points\[\]: keys differ: \['z'\]"),
-    ("images", {"points": [{"point_id": 0, "x": 1.0, "y": 1.0}]}, r"points\[\]: keys differ: \['outside'\]"),
+    ("images", {"points": [{k: POINT[k] for k in POINT if k != "outside"}]}, r"points\[\]: keys differ: \['outside'\]"),
+    ("images", {"points": [{**POINT, "x0": "1"}]}, "x0|double"),
     ("images", {"points": [{**POINT, "outside": 1}]}, "boolean"),
     ("masks", {"x": None}, "x has empty values"),
     ("masks", {"score": "high"}, "high"),

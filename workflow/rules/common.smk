@@ -9,7 +9,7 @@ from snakemake.utils import validate
 
 from crowdmask import config as settings_module
 from crowdmask import gpu, stages
-from crowdmask.datasets import reader_for
+from crowdmask.datasets import choosing, protocols, reader_for
 from crowdmask.datasets.base import batch_holding, batches_of
 from crowdmask.errors import CrowdmaskError
 from crowdmask.masks import checkpoints
@@ -106,6 +106,28 @@ def every_batch(stage, suffix=".parquet"):
     return paths
 
 
+def lists_of(wildcards):
+    """List files of the data set's protocols."""
+    reader(wildcards.dataset)
+    paths = protocols.list_files(CONFIG.datasets[wildcards.dataset].protocols)
+    missing = [path for path in paths if not Path(path).is_file()]
+    if missing:
+        stop(
+            f"{missing[0]}: no such list, which datasets.{wildcards.dataset}.protocols names. Correct the path, "
+            "which is relative to the working directory."
+        )
+    return paths
+
+
+def names_of_images(wildcards):
+    """Hash of the names of all images: one that comes or goes makes the splits anew."""
+    refs = [ref for refs in batches(wildcards.dataset).values() for ref in refs]
+    try:
+        return choosing.digest(refs, reader(wildcards.dataset).unlabelled())
+    except CrowdmaskError as error:
+        stop(error)
+
+
 def with_truth(paths):
     """Input function that refuses data sets without true masks."""
 
@@ -139,7 +161,8 @@ def selection(wildcards, input):
     entry = CONFIG.datasets[wildcards.dataset]
     return settings_module.canonical(
         entry.model_dump(
-            mode="json", exclude=set(settings_module.SECTIONS) | {"preset"}
+            mode="json",
+            exclude=set(settings_module.SECTIONS) | {"preset", "protocols"},
         )
     )
 

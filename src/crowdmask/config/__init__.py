@@ -18,10 +18,16 @@ from pydantic import Field, ValidationError, model_validator
 from crowdmask.config.base import NAME, Section, canonical
 from crowdmask.config.datasets import (
     FORMATS,
+    Coco,
     Dataset,
+    Fdst,
     FolderDataset,
+    Jhu,
     LabelMap,
+    LabelMe,
+    Nwpu,
     Overrides,
+    Points,
     ShanghaiTech,
     Synthetic,
     Ucf,
@@ -38,6 +44,7 @@ from crowdmask.config.method import (
     Tiles,
     TrainSam,
 )
+from crowdmask.config.protocols import Folds, Part, Protocols
 from crowdmask.errors import SettingsError
 
 __all__ = [
@@ -45,16 +52,25 @@ __all__ = [
     "NAME",
     "PRESETS",
     "SECTIONS",
+    "Coco",
     "Config",
     "Corrections",
     "Dataset",
     "Exclusion",
     "Export",
+    "Fdst",
     "FolderDataset",
+    "Folds",
+    "Jhu",
     "LabelMap",
+    "LabelMe",
+    "Nwpu",
     "Overrides",
+    "Part",
+    "Points",
     "Prompt",
     "PromptMode",
+    "Protocols",
     "Sam",
     "Section",
     "ShanghaiTech",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from crowdmask.config.base import NAME, Section
+from crowdmask.config.protocols import Protocols
 
 
 class Overrides(Section):
@@ -21,11 +22,13 @@ class Overrides(Section):
     tiles: dict[str, Any] = Field(default_factory=dict, description="keys of `tiles` for this data set only")
     exclusion: dict[str, Any] = Field(default_factory=dict, description="keys of `exclusion` for this data set only")
     export: dict[str, Any] = Field(default_factory=dict, description="keys of `export` for this data set only")
+    protocols: Protocols = Field(Protocols(), description="validation part, labelled subsets, folds; see below")
 
 
 class FolderDataset(Overrides):
     """What every data set read from a folder has."""
 
+    format: str
     root: str = Field(min_length=1, description="folder as downloaded; relative to the working directory")
     skip_images: tuple[str, ...] = Field((), strict=False, description="images left out, as split/id")
     skip: int = Field(0, ge=0, description="leave out the first images of each split, by file name")
@@ -55,6 +58,62 @@ class LabelMap(FolderDataset):
     labels: str = Field("labels", min_length=1, description="folder of the label maps")
 
 
+class Jhu(FolderDataset):
+    """JHU-CROWD++: points with boxes, occlusion and blur; image labels."""
+
+    format: Literal["jhu"]
+
+
+class Nwpu(FolderDataset):
+    """NWPU-Crowd: points with boxes; the test images have no annotation and are only listed."""
+
+    format: Literal["nwpu"]
+
+
+class Fdst(FolderDataset):
+    """FDST: frames of video clips with head boxes."""
+
+    format: Literal["fdst"]
+
+
+class Coco(FolderDataset):
+    """COCO keypoints or boxes."""
+
+    format: Literal["coco"]
+    annotations: dict[Annotated[str, Field(pattern=NAME)], str] = Field(
+        default_factory=lambda: {"all": "annotations.json"},
+        description="annotation file of each split, below root",
+    )
+    images: str = Field(
+        "images", min_length=1, description="folder below root that file names in it refer to; . = root"
+    )
+    head: Literal["auto", "keypoint", "box", "box_top"] = Field(
+        "auto",
+        description="head point: first visible keypoint, centre of the box, or centre of its upper edge; "
+        "auto = keypoint where there is one, else box",
+    )
+    category: str | None = Field(None, description="only annotations of this category; null = all")
+
+
+class Points(FolderDataset):
+    """A CSV or Parquet table with one row a head."""
+
+    format: Literal["points"]
+    table: str = Field("points.csv", min_length=1, description="table below root, .csv or .parquet")
+    images: str = Field("images", min_length=1, description="folder below root of the images; . = root")
+    image: str = Field("image", min_length=1, description="column of the image's file name")
+    x: str = Field("x", min_length=1, description="column of x, pixels")
+    y: str = Field("y", min_length=1, description="column of y, pixels")
+    split: str | None = Field(None, description="column of the split; null = one split, `all`")
+
+
+class LabelMe(FolderDataset):
+    """Images with labelme files beside them: points, or boxes whose centres are the points."""
+
+    format: Literal["labelme"]
+    label: str | None = Field(None, description="only shapes with this label; null = all")
+
+
 class Synthetic(Overrides):
     """Rendered crowds with true masks."""
 
@@ -77,8 +136,17 @@ class Synthetic(Overrides):
 FORMATS: dict[str, type[Overrides]] = {
     "shanghaitech": ShanghaiTech,
     "ucf": Ucf,
+    "jhu": Jhu,
+    "nwpu": Nwpu,
+    "fdst": Fdst,
+    "coco": Coco,
+    "points": Points,
+    "labelme": LabelMe,
     "label_map": LabelMap,
     "synthetic": Synthetic,
 }
 
-Dataset = Annotated[ShanghaiTech | Ucf | LabelMap | Synthetic, Field(discriminator="format")]
+Dataset = Annotated[
+    ShanghaiTech | Ucf | Jhu | Nwpu | Fdst | Coco | Points | LabelMe | LabelMap | Synthetic,
+    Field(discriminator="format"),
+]

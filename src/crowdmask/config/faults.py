@@ -6,13 +6,14 @@ import difflib
 import re
 import reprlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from crowdmask.config.datasets import FORMATS
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_NAMES = "letters, digits, '_', '.' and '-', a letter or digit first"
 _WORDS = {"true": True, "True": True, "false": False, "False": False, "null": None, "~": None}
 
 
@@ -77,9 +78,10 @@ def faults_of(error: ValidationError, model: type[BaseModel], raw: Any, prefix: 
         elif kind == "invalid_key":
             message = "a key must be text"
         elif len(fault["loc"]) == 3 and fault["loc"][::2] == ("datasets", "[key]"):
-            message = "not a name of a data set: letters, digits, '_', '.' and '-', a letter or digit first"
+            message = f"not a name of a data set: {_NAMES}"
         elif fault["loc"][-1:] == ("[key]",):
-            message = "a key must be text"
+            pattern = kind == "string_pattern_mismatch"
+            message = f"not a name: {_NAMES}" if pattern else "a key must be text"
         elif field is None:
             message = f"must be a section of keys and values (got {reprlib.repr(fault['input'])})"
         else:
@@ -114,11 +116,25 @@ def _locate(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[list[st
         if key not in model.model_fields:
             return keys, model, None
         field = key
-        annotation = model.model_fields[key].annotation
-        if not (rest and isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        below, named = _section_in(model.model_fields[key].annotation)
+        if below is None or not rest:
             break
-        model, field = annotation, None
+        if named:
+            keys.append(str(rest.pop(0)))
+            if rest == ["[key]"]:
+                break
+        model, field = below, None
     return keys, model, field
+
+
+def _section_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    """The section of a field, also of one that may be null, and whether the field holds sections by name."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    if get_origin(annotation) is dict:
+        return _section_in(get_args(annotation)[1])[0], True
+    found = [_section_in(part) for part in get_args(annotation) if part is not type(None)]
+    return found[0] if len(found) == 1 else (None, False)
 
 
 _ABSENT = object()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -24,13 +24,71 @@ class ImageRef:
         split: Split, `all` where the layout has none.
         image_id: File name without extension, unique within the split.
         image: Image file relative to the root, POSIX.
-        annotation: Annotation file relative to the root, POSIX.
+        annotation: Annotation file relative to the root, POSIX; empty for an image without one.
     """
 
     split: str
     image_id: str
     image: str
     annotation: str
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What the annotation of one image says.
+
+    Attributes:
+        points_xy: float64 (N, 2) head points, (x, y) in pixels, in source order.
+        boxes_xyxy: float64 (N, 4) head boxes (x0, y0, x1, y1) in pixels, in point order; None where there are none.
+        declared: Number of people that the file claims to hold; None where it does not say.
+        size_hw: Height and width that the file claims for the image; None where it does not say.
+        attributes: Whole numbers for each head by name (occlusion, blur), int64 (N,).
+        labels: What is said of the image as a whole, by name (scene, weather, illumination).
+    """
+
+    points_xy: np.ndarray
+    boxes_xyxy: np.ndarray | None = None
+    declared: int | None = None
+    size_hw: tuple[int, int] | None = None
+    attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What keeps a file of a data set out of its list.
+
+    Attributes:
+        kind: `layout`, `unsafe_id`, `duplicate_id`, `missing_annotation`, `orphan_annotation`, `missing_image` (a list
+            names it) or `unknown_skip`.
+        split: Split, empty for a fault of the whole data set.
+        image_id: Image id, empty for a fault of a whole split.
+        error: What `list_images` says of it.
+    """
+
+    kind: str
+    split: str
+    image_id: str
+    error: DataError
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """A list of images made without stopping at faults.
+
+    Attributes:
+        refs: Images that the configuration selects, as `list_images` gives them.
+        skipped: `split/id` of those that `skip_images` leaves out.
+        unselected: Complete pairs that `skip` and `limit` leave out.
+        unlabelled: Images that come without annotation, of hidden splits.
+        faults: Everything that `list_images` would stop at, in its order.
+    """
+
+    refs: list[ImageRef] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    unselected: list[ImageRef] = field(default_factory=list)
+    unlabelled: list[ImageRef] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
 
 
 class Reader(Protocol):
@@ -53,6 +111,14 @@ class Reader(Protocol):
         Raises:
             DataError: unreadable file, missing variable, wrong shape, NaN or infinite coordinate (with its row).
         """
+        ...
+
+    def read_annotation(self, ref: ImageRef) -> Annotation:
+        """Points and all else that the annotation says; same errors."""
+        ...
+
+    def unlabelled(self) -> list[ImageRef]:
+        """Images that the data set comes with but without annotation (hidden test splits): listed, never segmented."""
         ...
 
     def read_truth(self, ref: ImageRef) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ The format is recognised from the content; the suffix only says which files of a
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Mapping
@@ -111,10 +112,13 @@ def image_size(path: str | Path, exif: Exif = "stored") -> tuple[int, int]:
             from PIL import Image
 
             with Image.open(path, formats=FORMATS) as file:
+                check_plausible(path, file)
                 width, height = file.size
                 orientation = _orientation(file) if exif == "apply" else 1  # for a PNG, this decodes the pixels
                 if file.format == "TIFF":  # recent Pillow gives the turned size of a TIFF, older ones the stored one
                     width, height = file.tag_v2[256], file.tag_v2[257]  # type: ignore[attr-defined]
+    except DataError:
+        raise
     except Exception as error:
         raise _explain(path, error) from None
     return (width, height) if orientation >= 5 else (height, width)
@@ -142,7 +146,10 @@ def _decode(path: str | Path) -> tuple[np.ndarray, str, int]:
     """Stored pixels, colour mode and orientation; raises whatever Pillow raises."""
     from PIL import Image
 
-    with Image.open(path, formats=FORMATS) as file:
+    # From memory: of a file, Pillow would reserve whatever size a damaged chunk claims.
+    content = io.BytesIO(Path(path).read_bytes())
+    with Image.open(content, formats=FORMATS) as file:
+        check_plausible(path, file)
         mode, deep = file.mode, _is_deep_colour(file)
         # The tag of a TIFF is read before loading: Pillow turns a TIFF by itself and then forgets the tag. That of
         # others is read after: for a PNG, Pillow decodes the pixels to find it, which would hide that they are damaged.
@@ -167,6 +174,21 @@ def _decode(path: str | Path) -> tuple[np.ndarray, str, int]:
     if turned:
         pixels = turn(pixels, {6: 8, 8: 6}.get(orientation, orientation))
     return pixels, mode, orientation
+
+
+def check_plausible(path: str | Path, file: Any) -> None:
+    """Refuse a PNG whose file cannot hold the pixels that its header claims, before they are allocated.
+
+    Deflate makes at most 1032 bytes of one (zlib's technical notes), and a pixel has at least one bit.
+
+    Raises:
+        DataError: it cannot.
+    """
+    width, height = file.size
+    if file.format == "PNG" and width * height > 8 * 1032 * os.path.getsize(path):
+        raise DataError(
+            path, f"its header claims {width} x {height} pixels, which so short a file cannot hold", _WAY_OUT
+        )
 
 
 def _is_deep_colour(file: Any) -> bool:

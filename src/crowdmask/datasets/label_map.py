@@ -7,6 +7,7 @@ may have several components. PNG: grey of 1, 8 or 16 bits, or palette indices. N
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from pathlib import Path
@@ -14,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from crowdmask import config
-from crowdmask.datasets import FolderReader, Split
 from crowdmask.datasets.base import ImageRef
-from crowdmask.datasets.images import image_size
+from crowdmask.datasets.folders import FolderReader, Split
+from crowdmask.datasets.images import check_plausible, image_size
 from crowdmask.errors import DataError
 
 
@@ -118,7 +119,8 @@ def read_label_map(path: Path, way_out: str) -> np.ndarray:
 
 
 def _read_npy(path: Path) -> np.ndarray:
-    return np.load(path, allow_pickle=False)
+    # Mapped first: a header that claims more than the file holds is refused before anything is allocated.
+    return np.array(np.lib.format.open_memmap(path, mode="r"))
 
 
 def _read_png(path: Path, way_out: str) -> np.ndarray:
@@ -126,7 +128,9 @@ def _read_png(path: Path, way_out: str) -> np.ndarray:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Image.open(path, formats=["PNG"]) as file:
+        # From memory: of a file, Pillow would reserve whatever size a damaged chunk claims.
+        with Image.open(io.BytesIO(path.read_bytes()), formats=["PNG"]) as file:
+            check_plausible(path, file)
             if file.mode not in ("1", "L", "P") and not file.mode.startswith("I"):
                 raise DataError(path, f"a picture in colour mode {file.mode}, not instance ids", way_out)
             return np.array(file)

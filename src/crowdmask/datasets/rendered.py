@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from crowdmask import config
-from crowdmask.datasets.base import ImageRef
+from crowdmask.datasets.base import Annotation, ImageRef
 from crowdmask.datasets.label_map import check_same_size, read_label_map
 from crowdmask.datasets.ucf import as_points
 from crowdmask.errors import DataError, SettingsError
@@ -56,9 +56,17 @@ class RenderedReader:
             value = np.array(json.loads(path.read_text(encoding="utf-8"))["points"], dtype=np.float64)
         except FileNotFoundError:
             raise DataError(path, "file not found", "Ask Snakemake for it, which renders it.") from None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
             raise DataError(path, f"not a file of points ({type(error).__name__}: {error})", _WAY_OUT) from None
         return as_points(path, value.reshape(0, 2) if value.shape == (0,) else value, _WAY_OUT)
+
+    def read_annotation(self, ref: ImageRef) -> Annotation:
+        """The points; see `base.Reader`."""
+        return Annotation(self.read_points(ref))
+
+    def unlabelled(self) -> list[ImageRef]:
+        """None: all scenes come with their points."""
+        return []
 
     def read_truth(self, ref: ImageRef) -> tuple[np.ndarray, np.ndarray]:
         """Label map int32 (H, W) and ids 1 to N int32 (N,); see `base.Reader`.

@@ -1,7 +1,8 @@
 """ShanghaiTech part A or B.
 
 `{train,test}_data/images/IMG_n.jpg` with `{train,test}_data/ground-truth/GT_IMG_n.mat` (also spelt `ground_truth`).
-The points are the rows (x, y) of `image_info{1,1}.location`. Ids repeat across splits.
+The points are the rows (x, y) of `image_info{1,1}.location`, and `.number` says how many there should be. Ids repeat
+across splits.
 
 Coordinates are kept as they are written, though they were clicked in MATLAB, where the centre of the first pixel is
 (1, 1); see `crowdmask.datasets.ucf`.
@@ -10,11 +11,12 @@ Coordinates are kept as they are written, though they were clicked in MATLAB, wh
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from crowdmask.datasets import FolderReader, Split
-from crowdmask.datasets.base import ImageRef
+from crowdmask.datasets.base import Annotation, ImageRef
+from crowdmask.datasets.folders import FolderReader, Split
 from crowdmask.datasets.ucf import as_points, mat_variable
 from crowdmask.errors import DataError
 
@@ -51,6 +53,10 @@ class ShanghaiTechReader(FolderReader):
 
     def read_points(self, ref: ImageRef) -> np.ndarray:
         """Rows of `image_info{1,1}.location` as float64 (N, 2), (x, y) in pixels; see `base.Reader`."""
+        return self.read_annotation(ref).points_xy
+
+    def read_annotation(self, ref: ImageRef) -> Annotation:
+        """Points, and the declared number where it is one; see `base.Reader`."""
         path = Path(self.root, ref.annotation)
         way_out = self.way_out(ref)
         info = mat_variable(path, "image_info", way_out)
@@ -58,4 +64,13 @@ class ShanghaiTechReader(FolderReader):
         values = next(iter(cell.values()), None) if isinstance(cell, dict) else None  # of the first field, location
         if not values:
             raise DataError(path, "no points at image_info{1,1}.location", way_out)
-        return as_points(path, values[0], way_out)
+        return Annotation(as_points(path, values[0], way_out), declared=_count(cell.get("number")))
+
+
+def _count(values: Any) -> int | None:
+    """The number of people that the field `number` says; None where it says none, which keeps no image out."""
+    value = values[0] if isinstance(values, list) and values else None
+    if not isinstance(value, np.ndarray) or value.size != 1 or value.dtype.kind not in "iuf":
+        return None
+    number = float(value.item())
+    return int(number) if number.is_integer() and number >= 0 else None

@@ -15,8 +15,9 @@ from crowdmask.datasets.label_map import instance_boxes
 from crowdmask.errors import DataError
 from crowdmask.files import sha256
 from crowdmask.masks.rle import Window
+from crowdmask.tables import NO_BOX
 
-VERSION = 1
+VERSION = 2
 """Raised when the tables change."""
 
 _log = logging.getLogger(__name__)
@@ -50,7 +51,8 @@ def collect(reader: Reader, refs: Iterable[ImageRef], exif: Exif) -> Iterator[di
                 path,
                 picture.orientation,
             )
-        points = reader.read_points(ref)
+        annotation = reader.read_annotation(ref)
+        points = annotation.points_xy
         outside = outside_image(points, height, width)
         if outside.any():
             _log.warning(
@@ -68,11 +70,20 @@ def collect(reader: Reader, refs: Iterable[ImageRef], exif: Exif) -> Iterator[di
             "width": width,
             "mode": picture.mode,
             "sha256": sha256(path),
-            "points": [
-                {"point_id": row, "x": x, "y": y, "outside": out}
-                for row, ((x, y), out) in enumerate(zip(points.tolist(), outside.tolist(), strict=True))
-            ],
+            "points": _point_rows(points, annotation.boxes_xyxy, outside),
         }
+
+
+def _point_rows(points_xy: np.ndarray, boxes_xyxy: np.ndarray | None, outside: np.ndarray) -> list[dict[str, Any]]:
+    """Values of `tables.POINT`; boxes as they are annotated, however they lie, null where there are none."""
+    rows = [
+        {"point_id": row, "x": x, "y": y, "outside": out, **NO_BOX}
+        for row, ((x, y), out) in enumerate(zip(points_xy.tolist(), outside.tolist(), strict=True))
+    ]
+    if boxes_xyxy is not None:
+        for row, box in zip(rows, boxes_xyxy.tolist(), strict=True):
+            row.update(zip(NO_BOX, box, strict=True))
+    return rows
 
 
 def outside_image(points_xy: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from crowdmask.datasets import FolderReader, Split, folder_names, has_files
 from crowdmask.datasets.base import ImageRef
+from crowdmask.datasets.folders import FolderReader, Split, folder_names, has_files
 from crowdmask.errors import DataError
 
 _ENDING = "_ann.mat"
@@ -71,7 +71,7 @@ class UcfReader(FolderReader):
         return as_points(path, mat_variable(path, "annPoints", self.way_out(ref)), self.way_out(ref))
 
 
-def mat_variable(path: Path, name: str, way_out: str) -> Any:
+def mat_variable(path: Path, name: str, way_out: str, optional: bool = False) -> Any:
     """One variable of a MATLAB file of version 5 to 7.
 
     A reader of our own, because `scipy.io.loadmat` ends the process on some damaged files (unknown type codes: a
@@ -82,6 +82,7 @@ def mat_variable(path: Path, name: str, way_out: str) -> Any:
         path: The file.
         name: The variable.
         way_out: What the user can do about an unusable file, for the message.
+        optional: Whether None is returned where there is no such variable.
 
     Returns:
         Numbers: an array of their dimensions. Cell: the list of its values, column by column. Structure: a dictionary
@@ -110,7 +111,7 @@ def mat_variable(path: Path, name: str, way_out: str) -> Any:
         value = _value(*variables[name]) if name in variables else None
     except (ValueError, IndexError, struct.error, zlib.error, RecursionError, UnicodeDecodeError) as error:
         raise DataError(path, f"not a readable MATLAB file of version 5 to 7 ({error})", way_out) from None
-    if name not in variables:
+    if name not in variables and not optional:
         found = ", ".join(sorted(variables)) or "none"
         raise DataError(path, f"no variable '{name}'; variables found: {found}", way_out)
     return value
@@ -219,18 +220,33 @@ def as_points(path: Path, value: Any, way_out: str) -> np.ndarray:
     Raises:
         DataError: not numbers, another shape, or NaN or infinity (with the first such row).
     """
+    return as_rows(path, value, way_out, "point", ("x", "y"))
+
+
+def as_rows(path: Path, value: Any, way_out: str, what: str, columns: tuple[str, ...]) -> np.ndarray:
+    """Check numbers of which each row is a `what` (point, box) with these columns, as `as_points` does.
+
+    Returns:
+        float64 (N, number of columns), order and duplicates kept.
+    """
+    width = len(columns)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf":
         found = {np.ndarray: "other values", list: "a cell", dict: "a structure"}.get(type(value), str(value))
-        raise DataError(path, f"the points are not real numbers but {found}", way_out)
-    if value.shape in ((0, 0), (0, 2)):
-        return np.zeros((0, 2))
-    if value.ndim != 2 or value.shape[1] != 2:
+        raise DataError(path, f"the {_plural(what)} are not real numbers but {found}", way_out)
+    if value.shape in ((0, 0), (0, width)):
+        return np.zeros((0, width))
+    if value.ndim != 2 or value.shape[1] != width:
         shape = " x ".join(str(n) for n in value.shape)
-        raise DataError(path, f"the points are {shape} numbers instead of N x 2 (x, y)", way_out)
-    points = value.astype(np.float64)
-    bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
+        wanted = f"N x {width} ({', '.join(columns)})"
+        raise DataError(path, f"the {_plural(what)} are {shape} numbers instead of {wanted}", way_out)
+    rows = value.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if bad.size:
-        x, y = points[bad[0]]
+        numbers = ", ".join(f"{number:g}" for number in rows[bad[0]])
         more = f" (and so for {bad.size - 1} more)" if bad.size > 1 else ""
-        raise DataError(path, f"the point ({x:g}, {y:g}) is not finite{more}", way_out, row=int(bad[0]))
-    return points
+        raise DataError(path, f"the {what} ({numbers}) is not finite{more}", way_out, row=int(bad[0]))
+    return rows
+
+
+def _plural(what: str) -> str:
+    return f"{what}es" if what.endswith("x") else f"{what}s"

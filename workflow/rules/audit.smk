@@ -1,0 +1,49 @@
+# The audit of a data set: everything odd in its files, annotations and numbers, as a page and as JSON.
+# Reads image and annotation files as downloaded, also where the list has faults at which every other rule stops. What
+# it has read before it does not read again (audit-cache). CPU only.
+
+from crowdmask import audit as audit_package
+from crowdmask.audit.listing import existing_files
+
+
+@cache
+def audited_files(dataset):
+    """Files that the audit reads; of a folder those that are there, of rendered scenes all, which makes them."""
+    known = reader(dataset)
+    try:
+        if isinstance(CONFIG.datasets[dataset], settings_module.FolderDataset):
+            return existing_files(known)
+        return [
+            Path(known.root, name)
+            for ref in known.list_images()
+            for name in (ref.image, ref.annotation)
+        ]
+    except CrowdmaskError as error:
+        stop(error)
+
+
+rule audit:
+    input:
+        lambda wildcards: audited_files(wildcards.dataset),
+    output:
+        page="results/{dataset}/audit.html",
+        findings="results/{dataset}/audit.json",
+    log:
+        "results/{dataset}/logs/audit.log",
+    benchmark:
+        "results/{dataset}/benchmarks/audit.tsv"
+    conda:
+        "../../envs/crowdmask.yaml"
+    threads: 4
+    resources:
+        mem_mb=4000,
+        runtime=lambda wildcards, attempt: max(
+            30, len(audited_files(wildcards.dataset)) // 100
+        )
+        * attempt,
+    params:
+        version=audit_package.VERSION,
+        selection=selection,
+    shell:
+        "crowdmask datasets audit {wildcards.dataset:q} --report-only --jobs {threads:q}"
+        " --selection {params.selection:q} > {log:q} 2>&1"
