@@ -18,7 +18,8 @@ def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
     """
     source = iter(items)
     end = object()
-    with ThreadPoolExecutor(1) as pool:
+    pool = ThreadPoolExecutor(1)
+    try:
         waiting: deque[Future] = deque(pool.submit(next, source, end) for _ in range(depth))
         while True:
             item = waiting.popleft().result()
@@ -26,11 +27,14 @@ def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
                 return
             waiting.append(pool.submit(next, source, end))
             yield item
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def behind(work: Callable[[T], S], items: Iterable[T], depth: int = 2) -> Iterator[S]:
     """`work(item)` for all items, in order, done by a thread while the next items are made."""
-    with ThreadPoolExecutor(1) as pool:
+    pool = ThreadPoolExecutor(1)
+    try:
         waiting: deque[Future] = deque()
         for item in items:
             waiting.append(pool.submit(work, item))
@@ -38,3 +42,5 @@ def behind(work: Callable[[T], S], items: Iterable[T], depth: int = 2) -> Iterat
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -14,7 +14,7 @@ from crowdmask.errors import DataError
 from crowdmask.geometry import circle_box, neighbour_distances
 from crowdmask.masks import decoder as module
 from crowdmask.masks.decoder import Decoder, TileDecoder, fit, out_of_memory
-from crowdmask.masks.prompts import Frame, assemble
+from crowdmask.masks.prompts import Frame, MaskPrompts, Prompts, assemble
 from crowdmask.masks.rle import Window
 from crowdmask.masks.segment import segment_image, window_reach
 
@@ -358,16 +358,40 @@ def test_rows_do_not_depend_on_memory(shipped, pictures, monkeypatch):
 
 def test_upscaling_in_steps_changes_nothing(thirteen, monkeypatch):
     expected = thirteen.decode(Decoder(thirteen.sam))
-    monkeypatch.setattr(module, "CPU_PIXELS", 1)
+    monkeypatch.setitem(module.UPSCALING_BYTES, "cpu", 1)
     for a, b in zip(thirteen.decode(Decoder(thirteen.sam)), expected, strict=True):
         np.testing.assert_allclose(a.logits, b.logits, atol=1e-4)
 
 
-@pytest.mark.parametrize(("chunk", "expected"), [(1, 1), (3, 3), (4096, None)])
-def test_chunks_are_no_larger_than_asked_for_or_fit(any_sam, chunk, expected):
-    decoder = Decoder(any_sam, chunk)
-    assert decoder.most == chunk and decoder.tiles == 1
-    if expected is None:
-        assert module.CPU_LEAST <= decoder.chunk < 4096
-    else:
-        assert decoder.chunk == expected
+def prompts_of_size(points, boxes=False, blocks=0, bias=None):
+    masks = MaskPrompts(np.zeros((1, blocks), np.int64), np.zeros((1, blocks, 4, 4), bool), 6.9, 128)
+    return Prompts(
+        np.zeros((1, points, 2), np.float32),
+        np.zeros((1, points), np.int32),
+        np.zeros((1, 4), np.float32) if boxes else None,
+        masks if blocks else None,
+        False,
+        bias,
+    )
+
+
+def test_chunks_are_no_larger_than_asked_for_or_fit(any_sam, monkeypatch):
+    few, many = prompts_of_size(1), prompts_of_size(17, boxes=True, blocks=400)
+    for chunk in (1, 3):
+        decoder = Decoder(any_sam, chunk)
+        assert decoder.most == decoder.at_once(few) == decoder.at_once(many) == chunk and decoder.tiles == 1
+    decoder = Decoder(any_sam, 4096)
+    assert module.CPU_LEAST <= decoder.at_once(many) <= decoder.at_once(few) < 4096
+    monkeypatch.setattr(module, "CPU_BYTES", 1 << 29)
+    sizes = [
+        decoder.at_once(p) for p in (few, prompts_of_size(1, blocks=9), many, prompts_of_size(1, blocks=9, bias=3.0))
+    ]
+    assert sizes[0] > sizes[1] > sizes[2] and sizes[1] > sizes[3]
+    decoder.chunk = 2  # as after memory ran out
+    assert decoder.at_once(few) == 2
+
+
+def test_an_answer_that_is_no_number_is_an_error(thirteen, monkeypatch):
+    monkeypatch.setattr(thirteen, "embedding", torch.full_like(thirteen.embedding, np.nan))
+    with pytest.raises(DataError, match="not a number"):
+        thirteen.decode(Decoder(thirteen.sam))

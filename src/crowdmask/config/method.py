@@ -53,9 +53,12 @@ class Sam(Section):
     )
     chunk: int = Field(256, ge=1, le=4096, description="most prompts decoded together; fewer where memory is short")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="of what is as large as the image; fp32 is exact, the others are for GPUs"
+        "fp32",
+        description="of the encoder and all that is as large as the image; fp32 is exact, the others are for GPUs",
     )
-    threads: int = Field(1, ge=1, le=256, description="CPU threads of one job; more changes the last bits of results")
+    threads: int = Field(
+        1, ge=1, le=256, description="CPU threads of SAM in one job; more changes the last bits of results"
+    )
 
 
 class Tiles(Section):

@@ -23,16 +23,17 @@ CPU_BYTES = 1 << 25
 CPU_LEAST = 8
 """... but at least so many prompts, for the work on tokens to pay."""
 
-CPU_PIXELS = 1 << 22
-"""What one step of the upscaling may hold on a CPU, bytes: it should stay in the cache."""
+UPSCALING_BYTES = {"cpu": 1 << 22, "cuda": 1 << 30}
+"""What one step of the upscaling may hold, bytes: on a CPU it should stay in the cache."""
 
 TILES = 16
 """Most tiles that a GPU encodes together."""
 
-GPU_SHARE = 0.5
-"""Share of the GPU's free memory that one step may hold."""
+GPU_SHARE = 0.25
+"""Share of a GPU's memory that one step may hold. Of all its memory, not of what happens to be free: results of the
+same input should not differ in their last bits from run to run."""
 
-NO_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -68,33 +69,34 @@ class Decoder:
     """
 
     def __init__(self, sam: Sam, chunk: int = 256, precision: str = "fp32") -> None:
-        if precision == "fp16" and sam.device.type != "cuda":  # encoders overflow
+        if precision == "fp16" and sam.device.type != "cuda":  # LayerNorm2d squares in half precision there
             raise SettingsError("sam.precision: fp16 needs a GPU; on a CPU use fp32 (or bf16)")
         self.sam = sam
         self.size: int = sam.image_encoder.img_size
         self.mask_side: int = sam.prompt_encoder.mask_input_size[0]
         self.dtype = DTYPES[precision]
         self.many = ManyPrompts(sam, self.dtype)
-        self.most = chunk
+        self.most = self.chunk = chunk
+        self.tiles = 1  # a CPU gains nothing from more
         if sam.device.type == "cuda":
-            self.chunk = max(1, min(chunk, self._budget() // self._bytes_a_prompt()))
-            self.tiles = max(1, min(TILES, self._budget() // self._bytes_a_tile()))
-        else:
-            self.chunk = min(chunk, max(CPU_LEAST, CPU_BYTES // self._bytes_a_prompt()))
-            self.tiles = 1  # a CPU gains nothing from more
+            self.budget = int(torch.cuda.get_device_properties(sam.device).total_memory * GPU_SHARE)
+            self.tiles = max(1, min(TILES, self.budget // self._bytes_a_tile()))
         with torch.inference_mode():
             self.without = sam.prompt_encoder.no_mask_embed.weight[0]
 
-    def _budget(self) -> int:
-        """Bytes that a step may hold on the GPU."""
-        free, _ = torch.cuda.mem_get_info(self.sam.device)
-        return int(free * GPU_SHARE)
-
-    def _bytes_a_prompt(self) -> int:
-        """What the largest step of the transformer holds for one prompt with up to 8 tokens."""
-        cells = self.sam.prompt_encoder.image_embedding_size
-        heads = self.sam.mask_decoder.transformer.layers[0].cross_attn_token_to_image.num_heads
-        return 7 * 8 * heads * cells[0] * cells[1] * self.dtype.itemsize
+    def at_once(self, prompts: Prompts) -> int:
+        """How many of these prompts are decoded together: what memory allows, and what has been found to fit."""
+        tokens = 5 + (0 if prompts.points_xy is None else prompts.points_xy.shape[1] + (prompts.boxes_xyxy is None))
+        tokens += 0 if prompts.boxes_xyxy is None else 2
+        attention = self.sam.mask_decoder.transformer.layers[0].cross_attn_token_to_image
+        height, width = self.sam.prompt_encoder.image_embedding_size
+        own = 0 if prompts.masks is None else height * width if prompts.bias else prompts.masks.blocks.shape[1]
+        # Up to 7 arrays of a number for each head, token and cell; and 8 of the cells that are a prompt's own.
+        need = 7 * attention.num_heads * tokens * height * width * self.dtype.itemsize
+        need += 8 * 4 * own * self.sam.mask_decoder.transformer_dim
+        if self.sam.device.type == "cuda":
+            return max(1, min(self.chunk, self.budget // need))
+        return min(self.chunk, max(CPU_LEAST, CPU_BYTES // need))
 
     def _bytes_a_tile(self) -> int:
         """What the encoder holds for one tile."""
@@ -189,7 +191,7 @@ class TileDecoder:
         """
         start = 0
         while start < len(windows):
-            part = slice(start, min(start + self.decoder.chunk, len(windows)))
+            part = slice(start, min(start + self.decoder.at_once(prompts), len(windows)))
             done = self.decoder._attempt(self._chunk, prompts, part, windows[part])
             if done is None:
                 self.decoder.chunk = self.decoder._halved("prompts", part.stop - part.start)
@@ -222,6 +224,8 @@ class TileDecoder:
             scene, _ = self._scene(None)
         sparse = self._sparse(points, boxes, count)
         answer, chosen, score = self._choose(scene, sparse, own, prompts.multimask)
+        if not score.isfinite().all():
+            raise DataError("SAM", "its answer is not a number", "Use `sam.precision: fp32`, or check the checkpoint.")
         return self._patches(answer, chosen, score, windows)
 
     def _send(self, array: np.ndarray) -> Tensor:
@@ -273,8 +277,7 @@ class TileDecoder:
         cells = self.many.cells(answer, top, left, side)
         tokens = self._token(answer, chosen)
         # Upscaling holds 4 (C/4) + 16 (C/8) floats a cell, each twice.
-        budget = self.decoder._budget() if cells.is_cuda else CPU_PIXELS
-        step = max(1, budget // (24 * cells[0].numel()))
+        step = max(1, UPSCALING_BYTES[cells.device.type] // (24 * cells[0].numel()))
         parts = [
             self.many.logits(tokens[k : k + step], cells[k : k + step], side, chosen[k : k + step])
             for k in range(0, len(cells), step)

@@ -176,7 +176,11 @@ def segment(decoder: Decoder, prepared: Iterable[Job]) -> Iterator[tuple[Any, li
                 yield from _decode(decoder, job, embedding)
 
     rows: dict[int, dict[str, Any]] = {}
+    key = None
     for job, made in behind(_finish, decoded()):
+        if rows and job.key != key:
+            raise RuntimeError(f"{key}: a tile is missing")  # each point is owned by one tile: cannot be
+        key = job.key
         rows.update(made)
         if len(rows) == job.of:
             yield job.key, [rows[i] for i in range(job.of)]
