@@ -2,25 +2,6 @@
 # Reads image and annotation files as downloaded, also where the list has faults at which every other rule stops. What
 # it has read before it does not read again (audit-cache). CPU only.
 
-from crowdmask import audit as audit_package
-from crowdmask.audit.listing import existing_files
-
-
-@cache
-def audited_files(dataset):
-    """Files that the audit reads; of a folder those that are there, of rendered scenes all, which makes them."""
-    known = reader(dataset)
-    try:
-        if isinstance(CONFIG.datasets[dataset], settings_module.FolderDataset):
-            return existing_files(known)
-        return [
-            Path(known.root, name)
-            for ref in known.list_images()
-            for name in (ref.image, ref.annotation)
-        ]
-    except CrowdmaskError as error:
-        stop(error)
-
 
 rule audit:
     input:
@@ -42,7 +23,7 @@ rule audit:
         )
         * attempt,
     params:
-        version=audit_package.VERSION,
+        version=audit_version,
         selection=selection,
     shell:
         "crowdmask datasets audit {wildcards.dataset:q} --report-only --jobs {threads:q}"

@@ -9,6 +9,8 @@ from snakemake.utils import validate
 
 from crowdmask import config as settings_module
 from crowdmask import gpu, stages
+from crowdmask.audit import VERSION as audit_version
+from crowdmask.audit.listing import existing_files
 from crowdmask.datasets import choosing, protocols, reader_for
 from crowdmask.datasets.base import batch_holding, batches_of
 from crowdmask.errors import CrowdmaskError
@@ -323,3 +325,19 @@ def training_settings(wildcards):
             },
         }
     )
+
+
+@cache
+def audited_files(dataset):
+    """Files that the audit reads; of a folder those that are there, of rendered scenes all, which makes them."""
+    known = reader(dataset)
+    try:
+        if isinstance(CONFIG.datasets[dataset], settings_module.FolderDataset):
+            return existing_files(known)
+        return [
+            Path(known.root, name)
+            for ref in known.list_images()
+            for name in (ref.image, ref.annotation)
+        ]
+    except CrowdmaskError as error:
+        stop(error)
