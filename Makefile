@@ -1,6 +1,7 @@
 # make demo   rendered crowds through the whole workflow: results/demo
 # make test   the tests                    make lint    ruff, snakefmt, mypy
-# make schema regenerate what is made from src/crowdmask/config.py
+# make benchmark   speed and memory, minutes: results/benchmarks      make benchmark-all   also what takes longer
+# make schema regenerate what is made from src/crowdmask/config
 # make clean  remove the demo's results and caches    make distclean   ... and the virtual environment
 #
 # Each does its own set-up into $(VENV) and repeats it when pyproject.toml or constraints.txt change. Options:
@@ -22,7 +23,7 @@ READY_LINT := $(VENV)/.crowdmask-installed-lint
 PIP := "$(BIN)/python" -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format schema clean distclean
+.PHONY: help setup demo test lint format schema benchmark benchmark-all clean distclean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -74,6 +75,13 @@ schema: $(READY)
 	mv workflow/schemas/config.schema.json.new workflow/schemas/config.schema.json
 	"$(BIN)/python" -m crowdmask.config_docs settings > docs/settings.md.new
 	mv docs/settings.md.new docs/settings.md
+
+# On an otherwise idle machine. Into the README of the folder: python -m benchmarks --write-readme
+benchmark: $(READY)
+	"$(BIN)/python" -m benchmarks
+
+benchmark-all: $(READY)
+	"$(BIN)/python" -m benchmarks --all
 
 # Other data sets' results and .snakemake (what Snakemake knows of them) may have cost days: they stay.
 clean:
