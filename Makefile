@@ -1,7 +1,8 @@
 # make demo   rendered crowds through the whole workflow: results/demo
 # make test   the tests                    make lint    ruff, snakefmt, mypy
 # make fuzz   10,000 damaged files of every format: half an hour at most (MUTANTS=1000 for less)
-# make schema regenerate what is made from src/crowdmask/config.py
+# make benchmark   speed and memory, minutes: results/benchmarks      make benchmark-all   also what takes longer
+# make schema regenerate what is made from src/crowdmask/config
 # make clean  remove the demo's results and caches    make distclean   ... and the virtual environment
 #
 # Each does its own set-up into $(VENV) and repeats it when pyproject.toml or constraints.txt change. Options:
@@ -24,7 +25,7 @@ READY_LINT := $(VENV)/.crowdmask-installed-lint
 PIP := "$(BIN)/python" -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz lint format schema clean distclean
+.PHONY: help setup demo test fuzz lint format schema benchmark benchmark-all clean distclean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -80,6 +81,13 @@ schema: $(READY)
 	mv workflow/schemas/config.schema.json.new workflow/schemas/config.schema.json
 	"$(BIN)/python" -m crowdmask.config_docs settings > docs/settings.md.new
 	mv docs/settings.md.new docs/settings.md
+
+# On an otherwise idle machine. Into the README of the folder: python -m benchmarks --write-readme
+benchmark: $(READY)
+	"$(BIN)/python" -m benchmarks
+
+benchmark-all: $(READY)
+	"$(BIN)/python" -m benchmarks --all
 
 # Other data sets' results and .snakemake (what Snakemake knows of them) may have cost days: they stay.
 clean:

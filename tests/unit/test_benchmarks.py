@@ -119,6 +119,7 @@ def test_a_run_writes_its_results_and_says_when_a_bound_is_missed(tmp_path, capf
     assert tiny["prompts"] == 4 and tiny["threads"] == 1 and tiny["device_peak_mb"] is None and not tiny["missed"]
     assert tiny["ratio"] == pytest.approx(tiny["baseline_s"] / tiny["ours_s"], rel=0.01)
     assert 0 < tiny["floor_share"] < 1
+    assert tiny["others_share"] is None or 0 <= tiny["others_share"] < 1
     assert tiny["against_baseline"]["pixels_differ"] < 1e-3
     assert tight["within"] is False and tight["peak_mb"] > tight["bound_mb"] and tight["missed"]
     # The table can be made again from the files, and put between the marks.

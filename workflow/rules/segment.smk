@@ -1,6 +1,7 @@
 # Stage segment: SAM's mask of each point, in a window around it.
 # Reads `images` and `superpixels` tables, the image files and a verified checkpoint, writes one `segment` table a
-# batch. One GPU where `gpu` says so, else one CPU core.
+# batch. One GPU where `gpu` says so, else one CPU core (two more threads read
+# images and write run lengths meanwhile).
 
 
 rule checkpoint:
