@@ -98,7 +98,10 @@ def prepare(case: Case, folder: Path) -> None:
         "width": case.width,
         "mode": "RGB",
         "sha256": sha256(path),
-        "points": [{"point_id": k, "x": x, "y": y, "outside": False} for k, (x, y) in enumerate(found.tolist())],
+        "points": [
+            {"point_id": k, "x": x, "y": y, "outside": False, **tables.NO_BOX}
+            for k, (x, y) in enumerate(found.tolist())
+        ],
     }
     tables.write(folder / "images.parquet", "images", [row], version=1, settings="{}")
     if case.kind == "memory":

@@ -109,7 +109,7 @@ def test_the_wrapped_functions_are_put_back():
 def test_a_run_writes_its_results_and_says_when_a_bound_is_missed(tmp_path, capfd):
     code = run.main(["--threads", "1", "--device", "cpu", "--output", str(tmp_path)], [TINY, TIGHT])
     printed = capfd.readouterr()
-    assert code == 1
+    assert code == 1, printed.err
     assert "missed: tight" in printed.err
     tiny, tight = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("tiny", "tight"))
     assert set(tiny) >= {
