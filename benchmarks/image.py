@@ -20,8 +20,8 @@ from crowdmask.masks.rle import Window
 from crowdmask.masks.segment import Job, jobs, rows, segment_image
 
 
-class _Image:
-    """Picture, points and superpixel parts in memory.
+class _Work:
+    """Model and settings.
 
     Args:
         case: Sizes.
@@ -31,9 +31,16 @@ class _Image:
     """
 
     def __init__(self, case: Case, sam: Sam, precision: str, folder: Path) -> None:
-        self.sam = sam
+        self.sam, self.folder = sam, folder
         self.prompt, self.tiles = Prompt(), Tiles(mode=case.tiles)
         self.decoder = Decoder(sam, SamSettings().chunk, precision)
+
+
+class _Image(_Work):
+    """Picture, points and superpixel parts in memory; see `_Work`."""
+
+    def __init__(self, case: Case, sam: Sam, precision: str, folder: Path) -> None:
+        super().__init__(case, sam, precision, folder)
         self.image, self.points, self.parts = inputs.read(folder)
         self.rows: list[dict[str, Any]] = []
 
@@ -100,20 +107,8 @@ class Baseline(_Image):
         return [found[k] for k in range(len(found))]
 
 
-class Stage:
-    """The stage as the workflow runs it: tables and a picture in, a table out.
-
-    Args:
-        case: Sizes.
-        sam: The model.
-        precision: Of our decoder.
-        folder: From `inputs.prepare`.
-    """
-
-    def __init__(self, case: Case, sam: Sam, precision: str, folder: Path) -> None:
-        self.sam, self.folder = sam, folder
-        self.prompt, self.tiles = Prompt(), Tiles(mode=case.tiles)
-        self.decoder = Decoder(sam, SamSettings().chunk, precision)
+class Stage(_Work):
+    """The stage as the workflow runs it: tables and a picture in, a table out; see `_Work`."""
 
     def warm(self) -> None:
         """Nothing: the first run is the one whose peak counts."""

@@ -1,4 +1,4 @@
-"""Writing files so that a killed run leaves the old file or the new one, never half of one."""
+"""Files: written so that a killed run leaves the old one or the new one, never half of one; read with clear errors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from crowdmask.errors import DataError
+
+
+@contextmanager
+def reading(path: Path, way_out: str) -> Iterator[None]:
+    """Turn what the file system says inside of the block into a `DataError` with this way out."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(path, "file not found (or a link that leads nowhere)", way_out) from None
+    except OSError as error:
+        raise DataError(path, f"cannot be read ({error.strerror})", way_out) from None
+
+
+def read_bytes(path: Path, way_out: str) -> bytes:
+    """Content of a file.
+
+    Raises:
+        DataError: missing, unreadable or empty.
+    """
+    with reading(path, way_out):
+        content = path.read_bytes()
+    if not content:
+        raise DataError(path, "the file is empty (0 bytes)", way_out)
+    return content
 
 
 @contextmanager

@@ -6,12 +6,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from crowdmask import config
 from crowdmask.datasets import reader_for
-from crowdmask.datasets.base import Reader
+from crowdmask.datasets.base import ImageRef, Reader
 from crowdmask.errors import DataError
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+def reader_of(kind: str, root: Path, **settings: Any) -> Reader:
+    return reader({"format": kind, "root": str(root)}, **settings)
+
+
+def ids(refs: list[ImageRef]) -> list[str]:
+    return [f"{ref.split}/{ref.image_id}" for ref in refs]
 
 
 def reader(entry: dict[str, Any], **settings: Any) -> Reader:
@@ -20,7 +33,7 @@ def reader(entry: dict[str, Any], **settings: Any) -> Reader:
 
 
 def keys(made: Reader) -> list[str]:
-    return [f"{ref.split}/{ref.image_id}" for ref in made.list_images()]
+    return ids(made.list_images())
 
 
 def points_of(made: Reader) -> dict[str, list[list[float]]]:

@@ -15,25 +15,15 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from crowdmask import config, tables
-from crowdmask.datasets import reader_for, stage
-from crowdmask.datasets.base import ImageRef, Reader
+from crowdmask import tables
+from crowdmask.datasets import stage
+from crowdmask.datasets.base import Reader
 from crowdmask.errors import DataError
 from layouts import official
 from layouts.official import LAYOUTS
-
-
-def reader(kind: str, root: Path, **settings: Any) -> Reader:
-    loaded = config.load({"datasets": {"mine": {"format": kind, "root": str(root), **settings}}})
-    return reader_for("mine", loaded.datasets["mine"], "results")
-
-
-def keys(refs: list[ImageRef]) -> list[str]:
-    return [f"{ref.split}/{ref.image_id}" for ref in refs]
-
-
-def rng() -> np.random.Generator:
-    return np.random.default_rng(7)
+from layouts.reading import ids as keys
+from layouts.reading import reader_of as reader
+from layouts.reading import rng
 
 
 def check(made: Reader, truth: dict[str, official.Truth]) -> None:

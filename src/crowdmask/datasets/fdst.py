@@ -85,10 +85,6 @@ class FdstReader(FolderReader):
         corner, size = np.hsplit(np.array(rows, np.float64).reshape(-1, 4), 2)
         return Annotation(corner + size / 2, np.hstack([corner, corner + size]))
 
-    def read_points(self, ref: ImageRef) -> np.ndarray:
-        """Centres of the boxes as float64 (N, 2), (x, y) in pixels; see `base.Reader`."""
-        return self.read_annotation(ref).points_xy
-
     def _frames(self, base: str, id_of: Callable[[str], str | None]) -> Iterator[tuple[str, str]]:
         for clip in folder_names(Path(self.root, base)):
             for frame, path in files_by_id(Path(self.root), f"{base}/{clip}", id_of):

@@ -21,6 +21,7 @@ from crowdmask import config
 from crowdmask.datasets.base import Annotation, ImageRef
 from crowdmask.datasets.folders import FolderReader, Split, file_names, folder_called
 from crowdmask.errors import DataError
+from crowdmask.files import reading
 
 _COLUMNS = "x y w h occlusion blur"
 _LABELS = "image_labels.txt"
@@ -143,10 +144,7 @@ def _rows_by_id(path: Path) -> dict[str, tuple[int, str]]:
 
 def _text(path: Path, way_out: str) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(path, "file not found (or a link that leads nowhere)", way_out) from None
-    except OSError as error:
-        raise DataError(path, f"cannot be read ({error.strerror})", way_out) from None
+        with reading(path, way_out):
+            return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(path, "not a text file", way_out) from None

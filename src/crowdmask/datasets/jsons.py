@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from crowdmask.errors import DataError
+from crowdmask.files import read_bytes
 
 
 def read_json(path: Path, way_out: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
@@ -24,14 +25,7 @@ def read_json(path: Path, way_out: str, hook: Callable[[dict[str, Any]], Any] | 
     Raises:
         DataError: missing, empty, not UTF-8, not JSON, or nested beyond what can be read.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(path, "file not found (or a link that leads nowhere)", way_out) from None
-    except OSError as error:
-        raise DataError(path, f"cannot be read ({error.strerror})", way_out) from None
-    if not content:
-        raise DataError(path, "the file is empty (0 bytes)", way_out)
+    content = read_bytes(path, way_out)
     try:
         return json.loads(content.decode("utf-8-sig"), object_hook=hook)
     except (ValueError, RecursionError) as error:

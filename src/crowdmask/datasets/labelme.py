@@ -86,10 +86,6 @@ class LabelMeReader(FolderReader):
         """`x.json` for `x`."""
         return f"{image_id}.json"
 
-    def read_points(self, ref: ImageRef) -> np.ndarray:
-        """Centres of the shapes as float64 (N, 2), (x, y) in pixels; see `base.Reader`."""
-        return self.read_annotation(ref).points_xy
-
     def read_annotation(self, ref: ImageRef) -> Annotation:
         """Head points, boxes where all shapes have one, and the claimed size; see `base.Reader`."""
         path, way_out = Path(self.root, ref.annotation), self.way_out(ref)

@@ -121,10 +121,6 @@ class NwpuReader(FolderReader):
             labels["img_id"] = content["img_id"]
         return Annotation(points, _paired(path, points, boxes, way_out), declared, labels=labels)
 
-    def read_points(self, ref: ImageRef) -> np.ndarray:
-        """Points as float64 (N, 2), (x, y) in pixels, whose boxes are checked too; see `base.Reader`."""
-        return self.read_annotation(ref).points_xy
-
     def _belonging(self, files: Iterable[tuple[str, str]], split: Split) -> Iterator[tuple[str, str]]:
         """Those of a split; a file that no split has is a fault, told once, with the first split."""
         for image_id, path in files:

@@ -51,10 +51,6 @@ class ShanghaiTechReader(FolderReader):
         """`GT_IMG_4.mat` for `IMG_4`."""
         return f"GT_{image_id}.mat"
 
-    def read_points(self, ref: ImageRef) -> np.ndarray:
-        """Rows of `image_info{1,1}.location` as float64 (N, 2), (x, y) in pixels; see `base.Reader`."""
-        return self.read_annotation(ref).points_xy
-
     def read_annotation(self, ref: ImageRef) -> Annotation:
         """Points, and the declared number where it is one; see `base.Reader`."""
         path = Path(self.root, ref.annotation)

@@ -19,6 +19,7 @@ from crowdmask.datasets.base import ImageRef, Pairing, safe_id
 from crowdmask.datasets.folders import FolderReader, Split, join
 from crowdmask.datasets.images import SUFFIXES
 from crowdmask.errors import DataError
+from crowdmask.files import reading
 
 _DEEPEST = 16  # folders below that of the images
 
@@ -220,12 +221,8 @@ def state_of(path: Path, way_out: str) -> tuple[str, int, int]:
     Raises:
         DataError: missing or empty.
     """
-    try:
+    with reading(path, way_out):
         info = path.stat()
-    except FileNotFoundError:
-        raise DataError(path, "file not found (or a link that leads nowhere)", way_out) from None
-    except OSError as error:
-        raise DataError(path, f"cannot be read ({error.strerror})", way_out) from None
     if info.st_size == 0:
         raise DataError(path, "the file is empty (0 bytes)", way_out)
     return str(path), info.st_mtime_ns, info.st_size

@@ -22,6 +22,7 @@ import numpy as np
 from crowdmask.datasets.base import ImageRef
 from crowdmask.datasets.folders import FolderReader, Split, folder_names, has_files
 from crowdmask.errors import DataError
+from crowdmask.files import read_bytes
 
 _ENDING = "_ann.mat"
 
@@ -92,14 +93,7 @@ def mat_variable(path: Path, name: str, way_out: str, optional: bool = False) ->
         DataError: missing, empty or damaged file, version 7.3 (which is HDF5), or no such variable (the message names
             those that are there).
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(path, "file not found (or a link that leads nowhere)", way_out) from None
-    except OSError as error:
-        raise DataError(path, f"cannot be read ({error.strerror})", way_out) from None
-    if not content:
-        raise DataError(path, "the file is empty (0 bytes)", way_out)
+    content = read_bytes(path, way_out)
     if content.startswith(b"MATLAB 7.3") or content.startswith(b"\x89HDF"):
         raise DataError(
             path,

@@ -32,6 +32,11 @@ class Frame:
         scale = self.size / max(self.height, self.width)
         return max(1, int(self.height * scale + 0.5)), max(1, int(self.width * scale + 0.5))
 
+    def cells_hw(self, side: int) -> tuple[int, int]:
+        """Height and width of the tile on SAM's mask-input grid of this side, cells; at least 1 each."""
+        h, w = (min(side, max(1, round(n * side / self.size))) for n in self.input_hw)
+        return h, w
+
     def to_frame(self, points_xy: np.ndarray) -> np.ndarray:
         """Points of the tile (original pixels) in the frame: each axis by its own rounded factor."""
         h, w = self.input_hw
@@ -132,7 +137,7 @@ def to_cells(part: Window, frame: Frame, side: int) -> tuple[int, int, np.ndarra
     part = part.within(0, 0, frame.width, frame.height).tight()
     if part.mask.size == 0:
         return None
-    rows, cols = (min(side, max(1, round(n * side / frame.size))) for n in frame.input_hw)
+    rows, cols = frame.cells_hw(side)
     top, tall = _resize(part.mask.astype(float), part.y0, frame.height, rows)
     left, wide = _resize(tall.T, part.x0, frame.width, cols)
     return left, top, np.ascontiguousarray(wide.T, np.float32)

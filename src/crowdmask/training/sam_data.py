@@ -130,7 +130,7 @@ def draw(sample: Sample, rng: np.random.Generator, frame: int, side: int, heads:
         weight=np.zeros((count, side, side), np.float32),
     )
     for k, i in enumerate(chosen):
-        cells_h, cells_w = (min(side, max(1, round(n * side / frame))) for n in geometry.input_hw)
+        cells_h, cells_w = geometry.cells_hw(side)
         covered = to_cells(Window(0, 0, truth[k]), geometry, side)
         if covered is not None:
             x, y, share = covered
