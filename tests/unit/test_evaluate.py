@@ -145,7 +145,7 @@ def test_watershed_edge_cases():
 
 def mask_row(key, point_id, window, radius, source="sam"):
     row = {"split": key[0], "image_id": key[1], "point_id": point_id, "x": 0.0, "y": 0.0, "source": source}
-    row |= {"accepted": False, "score": None, "radius_px": radius, "lost_px": 0, "area": window.area}
+    row |= {"verified": False, "author": None, "score": None, "radius_px": radius, "lost_px": 0, "area": window.area}
     return row | {"sha256": digest(window), **window.columns()}
 
 

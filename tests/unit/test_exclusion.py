@@ -316,7 +316,7 @@ def test_rows_of_the_table():
     key = {"split": "all", "image_id": "a", "score": 0.5}
     segments = [{**key, "point_id": i, **EMPTY.columns()} for i in range(2)]
     made = list(rows([image, {**image, "image_id": "b", "points": []}], segments, Exclusion()))
-    assert [(row["point_id"], row["x"], row["y"], row["accepted"]) for row in made] == [
+    assert [(row["point_id"], row["x"], row["y"], row["verified"]) for row in made] == [
         (0, 3.0, 4.0, False),
         (1, 90.0, -2.0, False),
     ]

@@ -44,7 +44,8 @@ def mask_row(window, point_id=0, image_id="a", split="train", **changes):
         "x": 5.25,
         "y": 6.0,
         "source": "sam",
-        "accepted": False,
+        "verified": False,
+        "author": None,
         "score": 0.5,
         "radius_px": 7.0,
         "lost_px": 0,
@@ -106,7 +107,7 @@ def test_every_annotation_equals_its_mask(tmp_path):
         assert annotation["bbox"] == coco_mask.toBbox(annotation["segmentation"]).tolist()
         assert (annotation["iscrowd"], annotation["category_id"], annotation["num_keypoints"]) == (0, 1, 1)
         assert annotation["keypoints"] == [5.25, 6.0, 2] and annotation["point"] == [5.25, 6.0]
-        assert (annotation["source"], annotation["accepted"], annotation["score"]) == ("sam", False, 0.5)
+        assert (annotation["source"], annotation["verified"], annotation["score"]) == ("sam", False, 0.5)
 
 
 def test_same_tables_same_bytes_one_annotation_a_line(tmp_path):

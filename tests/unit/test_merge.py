@@ -37,7 +37,8 @@ def row(point_id: int, mask: np.ndarray, x: float, y: float, **values) -> dict:
         "x": float(x),
         "y": float(y),
         "source": "sam",
-        "accepted": False,
+        "verified": False,
+        "author": None,
         "score": 0.5,
         "radius_px": 2.0,
         "lost_px": 3,
@@ -131,7 +132,7 @@ def test_circle_is_the_disc_of_the_exclusion_circle_or_of_its_own_radius():
 def test_accept_keeps_the_mask_and_sets_the_flag():
     rows = three()
     made, table = merged(rows, simple("accept", 2, base=rows[2]["sha256"]))
-    assert made[2] == {**rows[2], "accepted": True} and not rows[2]["accepted"]
+    assert made[2] == {**rows[2], "verified": True, "author": "ada"} and not rows[2]["verified"]
     assert made[0] is rows[0] and made[1] is rows[1]
     assert outcomes(table) == [(0, 2, "applied", 9)]
 
@@ -181,10 +182,10 @@ def test_the_later_drawing_holds_and_the_earlier_is_reported():
 
 def test_accept_holds_for_the_mask_before_it():
     made, table = merged(three(), replace(0, box(0, 0, 2, 2)), simple("accept", 0))
-    assert made[0]["accepted"] and made[0]["source"] == "manual"
+    assert made[0]["verified"] and made[0]["source"] == "manual"
     assert [entry["outcome"] for entry in table] == ["applied", "applied"]
-    made, table = merged(three(), simple("accept", 0), replace(0, box(0, 0, 2, 2)))
-    assert not made[0]["accepted"]
+    made, table = merged(three(), simple("accept", 0, author="bo"), replace(0, box(0, 0, 2, 2)))
+    assert made[0]["verified"] and made[0]["author"] == "ada"
     assert [entry["outcome"] for entry in table] == ["superseded", "applied"]
 
 
@@ -296,7 +297,7 @@ def test_overlaps_stay_where_masks_may_overlap():
 
 def test_an_accepted_mask_gives_way_to_a_drawing_too_and_says_so():
     made, table = merged(three(), simple("accept", 1), replace(0, box(1, 4, 6, 3)))
-    assert made[1]["accepted"] and made[1]["area"] == 3
+    assert made[1]["verified"] and made[1]["area"] == 3
     assert outcomes(table)[2] == (1, 1, "cut", 6)
 
 
@@ -451,7 +452,7 @@ def test_whatever_is_edited_masks_stay_disjoint_counted_and_untouched_ones_ident
         gone_pixels = int((mask_of(old) & ~mask_of(entry)).sum())
         assert gone_pixels == lost.get(entry["point_id"], 0)
         if entry["sha256"] == old["sha256"]:
-            assert entry is old or (entry["point_id"] in named and entry == {**old, "accepted": True})
+            assert entry is old or (entry["point_id"] in named and entry == {**old, "verified": True, "author": "ada"})
 
     # The last drawing changes by at most one pixel for each mask that it buries, and such a mask has one pixel.
     if edits and edits[-1]["action"] == "replace" and table[len(edits) - 1]["outcome"] == "applied":

@@ -115,7 +115,16 @@ def write_tables(folder, points, windows):
         "sha256": "0",
         "points": [{"point_id": i, "x": x, "y": y, "outside": False, **tables.NO_BOX} for i, x, y in points],
     }
-    row = {"split": "test", "image_id": "a", "x": 1.0, "y": 1.0, "source": "sam", "accepted": False, "score": None}
+    row = {
+        "split": "test",
+        "image_id": "a",
+        "x": 1.0,
+        "y": 1.0,
+        "source": "sam",
+        "verified": False,
+        "author": None,
+        "score": None,
+    }
     row |= {"radius_px": 5.0, "lost_px": 0}
     rows = [{**row, "point_id": i, "area": w.area, "sha256": digest(w), **w.columns()} for i, w in enumerate(windows)]
     paths = folder / "images.parquet", folder / "masks.parquet"

@@ -20,7 +20,7 @@ ROWS = {
     "segment": {**KEY, "point_id": 0, "score": 0.5, "stability": 1.0, "tile": 0, "zoom": 2.0, **WINDOW},
     "masks": {
         **KEY,
-        **{"point_id": 0, "x": 1.0, "y": 2.0, "source": "circle", "accepted": False, "score": None},
+        **{"point_id": 0, "x": 1.0, "y": 2.0, "source": "circle", "verified": False, "author": None, "score": None},
         **{"radius_px": 5.5, "lost_px": 0, "area": 10, "sha256": "0"},
         **WINDOW,
     },

@@ -19,7 +19,7 @@ from crowdmask.corrections.drawing import disc
 from crowdmask.errors import DataError
 from crowdmask.masks import rle
 
-VERSION = 1
+VERSION = 2
 """Raised when the stage's output changes for the same input."""
 
 Row = dict[str, Any]
@@ -35,8 +35,7 @@ class _Head:
         drawn: Mask that a person drew; None = that of `row`.
         setter: Edit that drew or deleted it.
         deleted: No mask at all.
-        accepted: A person has confirmed the mask as it is now.
-        force: Edits in force.
+        force: Edits in force; a person has drawn or accepted the mask where there is one.
         hashes: Of the masks that later edits of this file may be based on.
     """
 
@@ -44,7 +43,6 @@ class _Head:
     drawn: rle.Window | None = None
     setter: int = -1
     deleted: bool = False
-    accepted: bool = False
     force: list[int] = field(default_factory=list)
     hashes: set[str] = field(default_factory=set)
 
@@ -117,14 +115,14 @@ def merge_image(
     for i, (row, head) in enumerate(zip(kept, changed, strict=True)):
         window = result.masks.get(i) if result else None
         if i in manual:
-            drawn = {"source": "manual", "accepted": False, "score": None, "lost_px": 0}
+            drawn = {"source": "manual", "score": None, "lost_px": 0}
             row = {**row, **drawn, **_mask_columns(window or manual[i][0])}
         elif window is not None and (columns := _mask_columns(window))["sha256"] != row["sha256"]:
             row = {**row, **columns}
             if result and i in result.rescued:
                 row |= {"source": "pixel", "score": None}
-        if head and head.accepted:
-            row = {**row, "accepted": True}
+        if head and head.force:
+            row = {**row, "verified": True, "author": edits.edits[head.force[-1]].author}
         made.append(row)
 
     area = {row["point_id"]: row["area"] for row in made}
@@ -192,7 +190,6 @@ def _apply(
                 by = f"edit {head.setter} of this file deletes the point" if head.setter >= 0 else "it was not added"
                 outcome.name, outcome.reason = "superseded", by
                 continue
-            head.accepted = True
             head.force.append(number)
             continue
         try:
@@ -202,7 +199,7 @@ def _apply(
         for earlier in head.force:
             outcomes[earlier].name = "superseded"
             outcomes[earlier].reason = f"edit {number} of this file sets the mask anew"
-        head.setter, head.deleted, head.accepted, head.force = number, head.drawn is None, False, [number]
+        head.setter, head.deleted, head.force = number, head.drawn is None, [number]
         if head.drawn is not None:
             head.hashes.add(rle.digest(head.drawn))
     return heads, outcomes
@@ -249,7 +246,7 @@ def _added_row(image: native.Image, edit: native.Add, point_id: int) -> Row:
     empty = {"score": None, "radius_px": 0.0, "lost_px": 0, "area": 0, "sha256": ""}
     window = {"x0": 0, "y0": 0, "w": 0, "h": 0, "counts": b""}
     key = {"split": image.split, "image_id": image.image_id, "point_id": point_id}
-    return {**key, "x": edit.x, "y": edit.y, "source": "manual", "accepted": False, **empty, **window}
+    return {**key, "x": edit.x, "y": edit.y, "source": "manual", "verified": False, "author": None, **empty, **window}
 
 
 def _mask_columns(window: rle.Window) -> Row:

@@ -138,6 +138,7 @@ class _Drawn(_Edit):
 class _Based(_Edit):
     point_id: int = Field(ge=0, lt=2**31, description="0-based row of the point in the source annotation")
     base: str | None = Field(None, pattern=_HEX, description="sha256 of the mask that was edited; null = any")
+    seen: Rle | None = Field(None, description="the mask as it was shown to the author, for before and after")
 
 
 class Replace(_Based, _Drawn):
@@ -191,11 +192,13 @@ class EditFile(_Model):
         height, width = self.image.height, self.image.width
         added: dict[int, int] = {}
         for row, edit in enumerate(self.edits):
-            if isinstance(edit, Replace | Add) and edit.mask is not None:
-                if edit.mask.size != (height, width):
-                    raise RowFault(row, f"mask of size {list(edit.mask.size)} on an image of size {[height, width]}")
+            for runs in (getattr(edit, "mask", None), getattr(edit, "seen", None)):
+                if runs is None:
+                    continue
+                if runs.size != (height, width):
+                    raise RowFault(row, f"mask of size {list(runs.size)} on an image of size {[height, width]}")
                 try:
-                    parse_counts(edit.mask.counts, height, width)
+                    parse_counts(runs.counts, height, width)
                 except ValueError as error:
                     raise RowFault(row, str(error)) from None
             if isinstance(edit, Add):
@@ -266,7 +269,21 @@ def dump(file: EditFile) -> str:
 
 
 _ORDER = (
-    *("action", "point_id", "x", "y", "radius", "polygons", "mask", "base", "author", "time", "note", "provenance"),
+    *(
+        "action",
+        "point_id",
+        "x",
+        "y",
+        "radius",
+        "polygons",
+        "mask",
+        "base",
+        "seen",
+        "author",
+        "time",
+        "note",
+        "provenance",
+    ),
     *("split", "image_id", "height", "width", "sha256"),
 )
 

@@ -13,7 +13,7 @@ from crowdmask.errors import DataError
 from crowdmask.files import replacing
 from crowdmask.masks import rle
 
-VERSION = 1
+VERSION = 2
 """Raised when the file's content changes for the same tables."""
 
 Batch = tuple[str | Path, str | Path]
@@ -28,7 +28,8 @@ def write_coco(output: str | Path, batches: Sequence[Batch], dataset: str, categ
     Every row of a masks table becomes one annotation: compressed RLE of the whole image with text counts, `iscrowd` 0,
     `area` and `bbox` of the mask itself, the head point (clipped to the image) as its only keypoint. Our own keys:
     `split` and `image_id` of images; `point_id`, `point` (x, y as annotated), `source`, `score` (left out where there
-    is none), `accepted` and `radius_px` of annotations. Ids count from 1, images and masks in the order of the batches
+    is none), `verified`, `author` (likewise) and `radius_px` of
+    annotations. Ids count from 1, images and masks in the order of the batches
     and of their rows. One image or annotation a line; the same tables give the same bytes.
 
     Args:
@@ -170,9 +171,11 @@ def annotation(row: dict[str, Any], height: int, width: int) -> dict[str, Any]:
         "point_id": row["point_id"],
         "point": [x, y],
         "source": row["source"],
-        "accepted": row["accepted"],
+        "verified": row["verified"],
         "radius_px": round(row["radius_px"], 4),
     }
     if row["score"] is not None:
         entry["score"] = round(row["score"], 6)
+    if row["author"] is not None:
+        entry["author"] = row["author"]
     return entry

@@ -15,7 +15,7 @@ from crowdmask.geometry import circle_box, clip_points, neighbour_distances, own
 from crowdmask.masks.rle import Window, digest
 from crowdmask.tables import by_image, points_of
 
-VERSION = 1
+VERSION = 2
 
 
 def radii(points_xy: np.ndarray, height: int, width: int, settings: Exclusion) -> np.ndarray:
@@ -275,7 +275,8 @@ def rows(
                 "point_id": point_id,
                 "x": float(points[point_id, 0]),
                 "y": float(points[point_id, 1]),
-                "accepted": False,
+                "verified": False,
+                "author": None,
                 "score": found[point_id]["score"],
                 **row,
             }
