@@ -191,6 +191,11 @@ FAULTS: dict[str, tuple[str, bytes | None, str]] = {
     ),
     "0 x 0 pixels": ("a.png", png(0, 0, 8, 2, b""), "a.png"),
     "decompression bomb": ("a.png", png(30_000, 30_000, 1, 0, b""), "not decompressed"),
+    "BMP that claims 12,000 x 12,000 pixels": (
+        "a.bmp",
+        encoded("BMP", LARGE)[:18] + struct.pack("<ii", 12_000, 12_000) + encoded("BMP", LARGE)[26:],
+        "which so short a file cannot hold",
+    ),
     "PostScript": ("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
 }
 

@@ -177,15 +177,17 @@ def _decode(path: str | Path) -> tuple[np.ndarray, str, int]:
 
 
 def check_plausible(path: str | Path, file: Any) -> None:
-    """Refuse a PNG whose file cannot hold the pixels that its header claims, before they are allocated.
+    """Refuse a PNG or BMP whose file cannot hold the pixels that its header claims, before they are allocated.
 
-    Deflate makes at most 1032 bytes of one (zlib's technical notes), and a pixel has at least one bit.
+    Deflate makes at most 1032 bytes of one (zlib's technical notes), and a pixel has at least one bit. The run lengths
+    of a BMP make at most 255 pixels of two bytes.
 
     Raises:
         DataError: it cannot.
     """
     width, height = file.size
-    if file.format == "PNG" and width * height > 8 * 1032 * os.path.getsize(path):
+    most = {"PNG": 8 * 1032, "BMP": 128}.get(file.format)
+    if most and width * height > most * os.path.getsize(path):
         raise DataError(
             path, f"its header claims {width} x {height} pixels, which so short a file cannot hold", _WAY_OUT
         )
