@@ -17,7 +17,7 @@ from PIL import Image
 from crowdmask import cli, config
 from crowdmask.audit import page, run
 from crowdmask.audit.findings import KINDS, Finding, by_kind, finding
-from crowdmask.audit.listing import existing_files, listing
+from crowdmask.audit.listing import existing_files, identity, listing
 from crowdmask.datasets import reader_for
 from crowdmask.datasets.base import ImageRef
 from crowdmask.errors import DataError
@@ -146,6 +146,42 @@ def test_unchanged_images_are_not_read_again(tmp_path: Path, counted: list[str])
     assert len(counted) == 7
 
 
+def test_a_changed_list_beside_the_annotations_is_noticed(tmp_path: Path, counted: list[str]) -> None:
+    truth = LAYOUTS["jhu"][1](tmp_path / "jhu", np.random.default_rng(7))
+    made = entry(tmp_path / "jhu")
+    reader = reader_for("mine", made, "results")
+    run.audit("mine", made, tmp_path, progress=False)
+    path = tmp_path / "jhu/train/image_labels.txt"
+    assert path in existing_files(reader, listing(reader))
+    first = path.read_text().partition(",")[0]
+    path.write_text(f"{first},999,street,0,0\n")
+    counted.clear()
+    found = by_kind(map(Finding.from_json, run.audit("mine", made, tmp_path, progress=False)["findings"]))
+    assert [(f.split, f.image_id) for f in found["declared_differs"]] == [("train", first)]
+    assert set(counted) == {key.partition("/")[2] for key in truth if key.startswith("train/")}
+    path.unlink()
+    assert "declared_differs" not in run.audit("mine", made, tmp_path, progress=False)["kinds"]
+
+
+def test_the_list_has_another_identity_where_the_report_would_be_another(tmp_path: Path) -> None:
+    LAYOUTS["nwpu"][1](tmp_path, np.random.default_rng(7))
+
+    def state(**settings: Any) -> str:
+        return identity(listing(reader_for("mine", entry(tmp_path, "nwpu", **settings), "results")))
+
+    first = state()
+    assert state() == first
+    seen = {first, state(skip_images=["val/3110"])}
+    row = (tmp_path / "train.txt").read_text().splitlines(keepends=True)[0]
+    (tmp_path / "train.txt").write_text((tmp_path / "train.txt").read_text().removeprefix(row))
+    (tmp_path / "val.txt").write_text((tmp_path / "val.txt").read_text() + row)
+    seen.add(state())
+    (tmp_path / "mats/0009.mat").touch()
+    seen.add(state())
+    next(tmp_path.glob("images_part*/3612.jpg")).unlink()
+    assert len(seen | {state()}) == 5
+
+
 def test_a_damaged_cache_is_ignored(tmp_path: Path, counted: list[str]) -> None:
     made = entry(small(tmp_path / "root"))
     first = run.audit("mine", made, tmp_path / "results", progress=False)
@@ -159,6 +195,25 @@ def test_a_damaged_cache_is_ignored(tmp_path: Path, counted: list[str]) -> None:
     assert run.audit("mine", made, tmp_path / "results", progress=False) == first
     assert len(counted) == 4
     assert store.read_bytes().splitlines() == lines
+
+
+def test_unreadable_images_are_not_tried_again_for_a_picture(tmp_path: Path, counted: list[str]) -> None:
+    root = small(tmp_path / "root")
+    (root / "train/images/0003.png").write_bytes(b"not an image")
+    run.audit("mine", entry(root), tmp_path, progress=False)
+    counted.clear()
+    run.audit("mine", entry(root), tmp_path, progress=False)
+    assert counted == []
+
+
+def test_rings_mark_rows_of_the_annotation_not_of_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    LAYOUTS["nwpu"][1](tmp_path / "root", np.random.default_rng(7))
+    with (tmp_path / "root/val.txt").open("a") as file:
+        file.write("3110 1 1\n")
+    drawn: dict[str, list[Finding]] = {}
+    monkeypatch.setattr(run, "picture_of", lambda reader, ref, exif, own: drawn.update({ref.image_id: own}))
+    run.audit("mine", entry(tmp_path / "root", "nwpu"), tmp_path, progress=False)
+    assert "3110" in drawn and all(f.kind != "duplicate_id" for own in drawn.values() for f in own)
 
 
 def test_a_killed_audit_goes_on(tmp_path: Path, counted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +258,7 @@ def test_five_thousand_images_are_listed_within_a_second(tmp_path: Path) -> None
     assert time.process_time() - start < 1
     assert len(listed.refs) == 4999 and [f.kind for f in listed.findings] == ["missing_annotation"]
     assert len(listed.published["train"]) == 5000
-    assert len(existing_files(made)) == 9998
+    assert len(existing_files(made, listed)) == 9998
 
 
 def test_left_out_images_have_a_line_each(tmp_path: Path) -> None:
@@ -251,6 +306,22 @@ def test_sound_data_sets_in_their_official_layouts(tmp_path: Path, layout: str) 
     # Their points lie where chance put them, now and then close to each other.
     assert report["kinds"].keys() <= {"colour_mode", "no_points", "unlabelled", "close_points"}
     assert report["totals"]["unlabelled"] == (3 if layout == "nwpu" else 0)
+
+
+def test_an_id_twice_in_a_list_stops_nothing_else(tmp_path: Path) -> None:
+    truth = LAYOUTS["nwpu"][1](tmp_path / "root", np.random.default_rng(7))
+    with (tmp_path / "root/val.txt").open("a") as file:
+        file.write("3110 1 1\n0001 1 1\n")
+    made = entry(tmp_path / "root", "nwpu")
+    report = run.audit("mine", made, tmp_path, progress=False)
+    errors = [f for f in report["findings"] if f["severity"] == "error"]
+    assert [(f["kind"], f["split"], f["image_id"]) for f in errors] == [
+        ("duplicate_id", "val", "0001"), ("duplicate_id", "val", "3110"),
+    ]  # fmt: skip
+    assert "'0001' stands in train.txt already" in errors[0]["message"] and errors[0]["rows"]
+    assert report["totals"]["images"] == len(truth)
+    for ref in listing(reader_for("mine", made, "results")).refs:  # as another process does, which lists nothing
+        reader_for("mine", made, "results").read_annotation(ref)
 
 
 # ------------------------------------------------------------------ the command

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -320,3 +321,13 @@ def test_fdst_regions_without_order_of_names(tmp_path: Path) -> None:
     made = reader("fdst", tmp_path)
     (ref,) = (ref for ref in made.list_images() if ref.image_id == "1-001")
     np.testing.assert_array_equal(made.read_points(ref), [[k + 1.5, 2 * k + 2.5] for k in range(12)])
+
+
+def test_reader_that_gives_too_few_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    official.jhu(tmp_path, rng())
+    made = reader("jhu", tmp_path)
+    read = made.read_annotation
+    monkeypatch.setattr(made, "read_annotation", lambda ref: replace(read(ref), boxes_xyxy=np.zeros((3, 4))))
+    ref = next(ref for ref in made.list_images() if len(made.read_points(ref)) > 3)
+    with pytest.raises(DataError, match=rf"{ref.image_id}\.txt: \d+ points, but 3 boxes.*skip_images: \[{ref.split}/"):
+        list(stage.collect(made, [ref], "stored"))

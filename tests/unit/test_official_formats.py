@@ -157,6 +157,17 @@ def test_nwpu_with_one_folder_of_images_and_without_lists(tmp_path: Path) -> Non
     assert all(ref.image.startswith("images/") for ref in made.list_images())
 
 
+@pytest.mark.parametrize("below", ["images_part3/images_part3", "images/images_part3"])
+def test_nwpu_with_images_one_level_deeper(tmp_path: Path, below: str) -> None:
+    truth, unlabelled = official.nwpu(tmp_path, rng())
+    for path in sorted(tmp_path.glob("images_part3/*")):
+        (tmp_path / below).mkdir(parents=True, exist_ok=True)
+        path.rename(tmp_path / below / path.name)
+    made = reader("nwpu", tmp_path)
+    assert keys(made.list_images()) == list(truth) and keys(made.unlabelled()) == list(unlabelled)
+    assert any(ref.image.startswith(f"{below}/") for ref in made.list_images())
+
+
 def test_nwpu_lists_decide_over_the_published_numbers(tmp_path: Path) -> None:
     official.nwpu(tmp_path, rng())
     (tmp_path / "train.txt").write_text("0001.jpg 1 2\r\n\r\n3110\n", encoding="utf-8-sig")
@@ -224,6 +235,22 @@ def test_fdst_in_other_case(tmp_path: Path) -> None:
     (tmp_path / "train_data/1/density").mkdir()  # other people's output beside the frames
     (tmp_path / "train_data/1/density/001.h5").touch()
     assert keys(reader("fdst", tmp_path).list_images()) == list(truth)
+
+
+@pytest.mark.parametrize(("box", "point"), [([0, 0, 1, 1], [0.0, 0.0]), ([2, 5, 4, 3], [3.5, 6.0])])
+def test_corner_and_size_give_one_centre_in_every_format(tmp_path: Path, box: list[int], point: list[float]) -> None:
+    """A box covers its pixels from the corner of the first one on, and pixel centres are whole numbers."""
+    ((_, wanted), *_) = official.fdst(tmp_path / "fdst", rng()).items()
+    (tmp_path / "fdst" / wanted.annotation).write_text(json.dumps(official.via("001.jpg", 1, [box], old=False)))
+    made = reader("fdst", tmp_path / "fdst")
+    (tmp_path / "coco/images").mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(tmp_path / "coco/images/a.png")
+    content = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id": 1, "bbox": box}]}
+    (tmp_path / "coco/annotations.json").write_text(json.dumps(content))
+    for each in (made, reader("coco", tmp_path / "coco")):
+        found = each.read_annotation(each.list_images()[0])
+        assert found.points_xy.tolist() == [point] and found.boxes_xyxy is not None
+        assert found.boxes_xyxy.tolist() == [[box[0], box[1], box[0] + box[2], box[1] + box[3]]]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -16,8 +16,8 @@ from crowdmask import config
 from crowdmask.audit import VERSION, page, sets
 from crowdmask.audit.cache import Cache
 from crowdmask.audit.findings import KINDS, SEVERITIES, Finding, by_kind, in_order
-from crowdmask.audit.listing import Listing, listing
-from crowdmask.audit.record import content_digest, entry_text, examine, key_of, picture_of
+from crowdmask.audit.listing import Listing, entry_text, listing, side_files
+from crowdmask.audit.record import content_digest, examine, key_of, picture_of
 from crowdmask.datasets import reader_for
 from crowdmask.datasets.base import ImageRef, Reader
 from crowdmask.datasets.images import Exif
@@ -143,7 +143,8 @@ def _keys(reader: Reader, refs: Sequence[ImageRef], entry: config.Dataset) -> di
     text = entry_text(entry)
     digest = once(content_digest)
     root = Path(reader.root)
-    return {ref: key_of(text, ref, reader.root, digest(root / ref.annotation)) for ref in refs}
+    beside = {split: [digest(root / name) for name in side_files(reader, split)] for split in {r.split for r in refs}}
+    return {ref: key_of(text, ref, reader.root, [digest(root / ref.annotation), *beside[ref.split]]) for ref in refs}
 
 
 def _examined(
@@ -209,13 +210,16 @@ def _pictures(
     cache: Cache,
     keys: dict[ImageRef, str],
 ) -> list[tuple[str, str, bytes]]:
-    """(split, image id, JPEG) of the images with the worst findings; at most `PICTURES`, none without a warning."""
+    """(split, image id, JPEG) of the images with the worst findings; at most `PICTURES`, none without a warning.
+
+    Images that cannot be read are not tried again.
+    """
     weights: dict[tuple[str, str], int] = {}
     for item in findings:
         if item.image_id and item.severity != "note":
             key = item.split, item.image_id
             weights[key] = weights.get(key, 0) + _WEIGHT[item.severity]
-    by_name = {(ref.split, ref.image_id): ref for ref in refs}
+    by_name = {(ref.split, ref.image_id): ref for ref in refs if (cache.get(keys[ref]) or {}).get("height")}
     result = []
     for name in sorted(weights.keys() & by_name.keys(), key=lambda key: (-weights[key], key)):
         ref = by_name[name]
@@ -223,7 +227,7 @@ def _pictures(
         try:
             data: bytes | None = path.read_bytes()
         except OSError:
-            own = [item for item in findings if (item.split, item.image_id) == name]
+            own = _of_images([cache.get(keys[ref]) or {"findings": []}])  # rows of others are lines of lists
             data = picture_of(reader, ref, exif, own)
             if data is not None:
                 with replacing(path) as temporary:

@@ -17,7 +17,7 @@ from crowdmask.files import sha256
 from crowdmask.masks.rle import Window
 from crowdmask.tables import NO_BOX
 
-VERSION = 2
+VERSION = 3
 """Raised when the tables change."""
 
 _log = logging.getLogger(__name__)
@@ -34,15 +34,15 @@ def collect(reader: Reader, refs: Iterable[ImageRef], exif: Exif) -> Iterator[di
         exif: The data set's EXIF policy; an image that is not upright is logged where it is `stored`.
 
     Raises:
-        DataError: an image or annotation cannot be used.
+        DataError: an image or annotation cannot be used, or has another number of boxes than of points.
     """
+    way_out = getattr(reader, "way_out", None)
     for ref in refs:
         path = Path(reader.root, ref.image)
         try:
             picture = open_picture(path, exif)
         except DataError as error:
             # The reader knows what `images` does not: the names to write into the configuration.
-            way_out = getattr(reader, "way_out", None)
             raise DataError(error.path, error.problem, way_out(ref) if way_out else error.fix) from None
         height, width = picture.pixels.shape[:2]
         if picture.orientation != 1 and exif == "stored":
@@ -52,7 +52,11 @@ def collect(reader: Reader, refs: Iterable[ImageRef], exif: Exif) -> Iterator[di
                 picture.orientation,
             )
         annotation = reader.read_annotation(ref)
-        points = annotation.points_xy
+        points, boxes = annotation.points_xy, annotation.boxes_xyxy
+        if boxes is not None and len(boxes) != len(points):  # which a reader should have noticed
+            problem = f"{len(points)} points, but {len(boxes)} boxes"
+            fix = way_out(ref) if way_out else "Repair the file."
+            raise DataError(Path(reader.root, ref.annotation), problem, fix)
         outside = outside_image(points, height, width)
         if outside.any():
             _log.warning(
@@ -70,7 +74,7 @@ def collect(reader: Reader, refs: Iterable[ImageRef], exif: Exif) -> Iterator[di
             "width": width,
             "mode": picture.mode,
             "sha256": sha256(path),
-            "points": _point_rows(points, annotation.boxes_xyxy, outside),
+            "points": _point_rows(points, boxes, outside),
         }
 
 
