@@ -17,7 +17,7 @@ VERSIONS = {
     "render": 1,
     "datasets": 3,
     "truth": 1,
-    "splits": 1,
+    "splits": 2,
     "superpixels": 1,
     "segment": 2,
     "exclude": 2,

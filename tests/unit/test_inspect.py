@@ -135,20 +135,27 @@ def test_several_sets_have_names_of_their_own(tmp_path: Path) -> None:
     assert set(config.load(yaml.safe_load(as_yaml(surveys))).datasets) == {item["name"] for item in surveys}
 
 
-def test_coco_files_of_folders_of_their_own_are_entries_of_their_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("base", ["", "images/"])
+@pytest.mark.parametrize("name", ["z.jpg", next(iter(generic.HEADS))], ids=["other name", "same name"])
+def test_coco_files_of_folders_of_their_own(tmp_path: Path, base: str, name: str) -> None:
     """The layout of COCO itself: `train2017/`, `val2017/`, `annotations/instances_*`, also `person_keypoints_*`."""
-    for split, heads in (("train2017", generic.HEADS), ("val2017", {"z.jpg": [(1.0, 2.0)]})):
+    val = {name: [(1.0, 2.0)]}
+    for split, heads in (("train2017", generic.HEADS), ("val2017", val)):
         for name in heads:
-            generic.save_image(tmp_path / split / name)
+            generic.save_image(tmp_path / base / split / name)
         (tmp_path / "annotations").mkdir(exist_ok=True)
         for kind, part in (("instances", "boxes"), ("person_keypoints", "keypoints"), ("captions", "boxes")):
             path = tmp_path / "annotations" / f"{kind}_{split}.json"
             path.write_text(json.dumps(generic.coco_content(heads, part)), encoding="utf-8")
     surveys = inspect(tmp_path)
-    assert [item["entry"]["images"] for item in surveys] == ["train2017", "val2017"]
-    file = "annotations/person_keypoints_{}.json"
-    assert surveys[0]["entry"]["annotations"] == {"train2017": file.format("train2017")}
-    assert list(loaded_counts(surveys).values()) == [3, 1]
+    assert [item["entry"]["images"] for item in surveys] == [base + "{split}"]
+    files = {split: f"annotations/person_keypoints_{split}.json" for split in ("train2017", "val2017")}
+    assert surveys[0]["entry"]["annotations"] == files
+    assert list(loaded_counts(surveys).values()) == [4]
+    made = reader_for("mine", config.load({"datasets": {"mine": surveys[0]["entry"]}}).datasets["mine"], "results")
+    (ref,) = (ref for ref in made.list_images() if ref.split == "val2017")
+    assert ref.image == f"{base}val2017/{name}" and made.read_points(ref).tolist() == [[1.0, 2.0]]
+    assert made.unlabelled() == []
 
 
 @pytest.mark.parametrize(

@@ -345,3 +345,17 @@ def test_the_module_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_drawn_validation_part_leaves_listed_subsets_whole(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("\n".join(f"IMG_{k}" for k in range(1, 21)))
+    (tmp_path / "b").write_text("IMG_20\nIMG_21\nIMG_22")
+    labelled = {"a": {"list": str(tmp_path / "a")}, "b": {"list": str(tmp_path / "b")}}
+    for seed in range(20):
+        made = run(TRAIN, validation={"share": 0.1, "seed": seed}, labelled=labelled)
+        assert made.splits["val"].count == 3 and made.splits["train"].count == 27
+        assert made.labelled["a"].count == 20 and made.labelled["b"].count == 3
+        used = {name for part in made.labelled.values() for name in part.images}
+        assert not used & set(made.splits["val"].images)
+    with pytest.raises(DataError, match="takes all that no labelled list names"):
+        run(TRAIN, validation={"share": 0.3}, labelled=labelled)

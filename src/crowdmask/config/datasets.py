@@ -85,7 +85,9 @@ class Coco(FolderDataset):
         description="annotation file of each split, below root",
     )
     images: str = Field(
-        "images", min_length=1, description="folder below root that file names in it refer to; . = root"
+        "images",
+        min_length=1,
+        description="folder below root that file names in it refer to; . = root; {split} = name of the split"
     )
     head: Literal["auto", "keypoint", "box", "box_top"] = Field(
         "auto",

@@ -41,7 +41,9 @@ def rank(refs: Iterable[ImageRef], seed: int, purpose: str) -> list[ImageRef]:
     return sorted(refs, key=lambda ref: hashlib.sha256(f"{purpose}:{seed}:{key_of(ref)}".encode()).digest())
 
 
-def by_share(refs: Sequence[ImageRef], share: float, seed: int, purpose: str) -> list[ImageRef]:
+def by_share(
+    refs: Sequence[ImageRef], share: float, seed: int, purpose: str, total: int | None = None
+) -> list[ImageRef]:
     """The first round(share * n) images by `rank`, halves rounded up; in the order of `refs`.
 
     Of one seed, a larger share holds every smaller one. One more image in `refs` changes the membership of at most one
@@ -52,8 +54,9 @@ def by_share(refs: Sequence[ImageRef], share: float, seed: int, purpose: str) ->
         share: 0 to 1, taken as the decimal number that it is written as.
         seed: See `rank`.
         purpose: See `rank`.
+        total: n, where the share is of more images than may be drawn; None = those of `refs`.
     """
-    size = floor(Fraction(str(share)) * len(refs) + Fraction(1, 2))
+    size = floor(Fraction(str(share)) * (len(refs) if total is None else total) + Fraction(1, 2))
     chosen = set(rank(refs, seed, purpose)[:size])
     return [ref for ref in refs if ref in chosen]
 

@@ -84,16 +84,15 @@ class CocoReader(SharedFileReader):
             f"see datasets.{name}.annotations and .images"
         )
 
-    @property
-    def _images(self) -> str:
-        return self._below_root("images", self._coco.images)
+    def _images(self, split: str) -> str:
+        return self._below_root("images", self._coco.images.replace("{split}", split))
 
     def splits(self, root: Path) -> list[Split]:
         """Those of the configuration, where at least one of their files is there; see `FolderReader.splits`."""
         files = {s: self._below_root(f"annotations.{s}", file) for s, file in self._coco.annotations.items()}
         if not any((root / file).is_file() for file in files.values()):
             return []
-        return [Split(split, self._images, file) for split, file in files.items()]
+        return [Split(split, self._images(split), file) for split, file in files.items()]
 
     def listed(self, split: Split) -> Iterable[tuple[str, int]]:
         """`file_name` of each image; see `SharedFileReader.listed`."""

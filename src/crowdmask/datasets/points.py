@@ -74,8 +74,7 @@ class PointsReader(SharedFileReader):
         columns = [entry.image, entry.x, entry.y, *([entry.split] if entry.split else [])]
         self.expected = f"{entry.table} with the columns {', '.join(columns)}, and images in {entry.images}"
 
-    @property
-    def _images(self) -> str:
+    def _images(self, split: str) -> str:
         return self._below_root("images", self._table.images)
 
     def splits(self, root: Path) -> list[Split]:
@@ -84,7 +83,7 @@ class PointsReader(SharedFileReader):
         if not (root / file).is_file():
             return []
         told = set() if self._table.split is None else set(self._load(root / file).splits)
-        return [Split(name, self._images, file) for name in sorted(told or {"all"})]
+        return [Split(name, self._images(name), file) for name in sorted(told or {"all"})]
 
     def listed(self, split: Split) -> Iterable[tuple[str, int]]:
         """Images with rows in a split, and those without where no other split could have them."""
@@ -93,7 +92,7 @@ class PointsReader(SharedFileReader):
             if table.splits[image] == split.name:
                 yield file, table.first_rows[image]
         if len(set(table.splits)) <= 1:
-            for file in images_below(Path(self.root, self._images)):
+            for file in images_below(Path(self.root, self._images(""))):
                 if file not in table.images:
                     yield file, -1
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -22,7 +22,7 @@ from crowdmask.errors import DataError
 
 T = TypeVar("T", bound="Images")
 
-VERSION = 1
+VERSION = 2
 """Raised when the output changes; also the number in the file."""
 
 VALIDATION = "val"
@@ -125,7 +125,12 @@ def run(
                 "Remove the setting, and validate on that split.",
             )
         found = _split(splits, part.of, where)
-        chosen, source = _chosen(found, part, "validation", where)
+        # A drawn part leaves the published subsets whole.
+        listed = _listed(found, part.of, protocols.labelled.values()) if part.list is None else set()
+        chosen, source = _chosen([ref for ref in found if ref not in listed], part, "validation", where, len(found))
+        if listed and len(chosen) == len(found) - len(listed):
+            problem = f"a share of {part.share:g} of {len(found)} images takes all that no labelled list names"
+            raise DataError(where, problem, "Lower `share`, or leave it out.")
         if len(chosen) == len(found):
             raise DataError(where, f"takes all images of the split '{part.of}'", "Leave some to train on.")
         splits[VALIDATION] = chosen
@@ -167,13 +172,22 @@ def _split(splits: Mapping[str, list[ImageRef]], split: str, where: str) -> list
     return splits[split]
 
 
-def _chosen(refs: list[ImageRef], part: Part, purpose: str, where: str) -> tuple[list[ImageRef], Source]:
+def _listed(refs: list[ImageRef], split: str, parts: Iterable[Part]) -> set[ImageRef]:
+    """Images of a split that lists of labelled subsets name."""
+    lists = {part.list for part in parts if part.list is not None and part.of == split}
+    return {ref for path in sorted(lists) for ref in by_names(path, _read_list(path)[0], refs, "")}
+
+
+def _chosen(
+    refs: list[ImageRef], part: Part, purpose: str, where: str, total: int | None = None
+) -> tuple[list[ImageRef], Source]:
+    """Images of a part. A share is one of `total` images where only `refs` of them may be drawn."""
     if part.list is not None:
         text, checksum = _read_list(part.list)
         also = ", validation part left out" if purpose == "labelled" else ""
         return by_names(part.list, text, refs, also), Source(kind="list", file=part.list, sha256=checksum)
     share, seed = part.share or 0.0, part.seed or 0
-    chosen = by_share(refs, share, seed, purpose)
+    chosen = by_share(refs, share, seed, purpose, total)
     if not chosen:
         raise DataError(where, f"a share of {share:g} of {len(refs)} images is none", "Raise `share`.")
     return chosen, Source(kind="draw", share=share, seed=seed)

@@ -153,9 +153,15 @@ def _coco_entries(folder: Path, files: list[str], base: dict[str, Any]) -> Itera
                 ("not a COCO file", "not a readable JSON", "the file is empty", "cannot be read")
             ):
                 continue
-        groups.setdefault(tuple(_images_folders(folder, first)), {}).setdefault(split_of(name), name)
+        split = split_of(name)
+        # A folder of the split's own: images of other splits may have the same names.
+        own = [place for place in (split, f"images/{split}") if (folder / place).is_dir()]
+        places = [place for place in own if first == "" or place in _images_folders(folder, first)]
+        shared = [place[: -len(split)] + "{split}" for place in places]
+        groups.setdefault(tuple(shared or _images_folders(folder, first)), {}).setdefault(split, name)
     for places, splits in groups.items():
-        named = splits if len(splits) > 1 else {_only(split): name for split, name in splits.items()}
+        own_folders = any("{split}" in place for place in places)
+        named = splits if len(splits) > 1 or own_folders else {_only(split): name for split, name in splits.items()}
         annotations = dict(sorted(named.items()))
         yield [base | {"images": images, "annotations": annotations} for images in places]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from crowdmask.datasets.base import ImageRef, Pairing, safe_id
@@ -40,24 +40,33 @@ class SharedFileReader(FolderReader):
 
     def file_of(self, ref: ImageRef) -> str:
         """Path of an image below the folder of the images, as `image_path` gives it."""
-        return ref.image.removeprefix(f"{self._images}/") if self._images else ref.image
+        folder = self._images(ref.split)
+        return ref.image.removeprefix(f"{folder}/") if folder else ref.image
 
-    @property
-    def _images(self) -> str:
-        """Folder of the images below the root, POSIX; empty for the root itself."""
+    def _images(self, split: str) -> str:
+        """Folder of the images of a split below the root, POSIX; empty for the root itself."""
         raise NotImplementedError
 
     def unlabelled(self) -> list[ImageRef]:
-        """Images in the folder that no annotation file names; in split `unlabelled` where there are several splits."""
+        """Images in the folders that no annotation file names; in split `unlabelled` where several splits share one."""
         splits = self.splits(Path(self.root))
-        known = {image_path(Path(self.root, s.annotations), name, row) for s in splits for name, row in self.listed(s)}
-        split = splits[0].name if len(splits) == 1 else "unlabelled"
+        known: dict[str, set[str]] = {}
+        for split in splits:
+            path = Path(self.root, split.annotations)
+            known.setdefault(split.images, set()).update(image_path(path, *entry) for entry in self.listed(split))
         skipped = {entry.partition("/")[2] for entry in self._entry.skip_images}
         return [
-            ImageRef(split, image_id(file), join(self._images, file), "")
-            for file in images_below(Path(self.root, self._images))
-            if file not in known and image_id(file) not in skipped
+            ImageRef(self._without_annotation(splits, folder), image_id(file), join(folder, file), "")
+            for folder, files in known.items()
+            for file in images_below(Path(self.root, folder))
+            if file not in files and image_id(file) not in skipped
         ]
+
+    @staticmethod
+    def _without_annotation(splits: Sequence[Split], folder: str) -> str:
+        """Split of a folder's images that no annotation file names."""
+        names = [split.name for split in splits if split.images == folder]
+        return names[0] if len(names) == 1 else "unlabelled"
 
     def _below_root(self, key: str, value: str) -> str:
         """A path of the configuration, POSIX, relative to the root; empty for the root itself.
