@@ -76,8 +76,12 @@ def run(args: argparse.Namespace) -> None:
         )
 
 
+SHOWN = 10
+"""Errors that the terminal shows one by one."""
+
+
 def summary(report: Mapping[str, Any]) -> str:
-    """The report as a table for a terminal: totals, then one line a kind."""
+    """The report as a table for a terminal: totals, one line a kind, then the first errors."""
     totals = report["totals"]
     known = f", recognised as {report['recognised']}" if report["recognised"] else ""
     lines = [f"{report['dataset']}: format {report['format']}{known}"]
@@ -91,5 +95,11 @@ def summary(report: Mapping[str, Any]) -> str:
         lines.append(f"{kind['severity']:9s}{kind['findings']:9,}{kind['images']:8,}{kind['rows']:9,}  {kind['title']}")
     if not report["kinds"]:
         lines.append("nothing found")
+    errors = [item for item in report["findings"] if item["severity"] == "error"]
+    lines += [""] if errors else []
+    for item in errors[:SHOWN]:
+        place = "/".join(name for name in (item["split"], item["image_id"]) if name)
+        lines.append(f"{place or report['dataset']}: {item['message']}")
+    lines += [f"... and {len(errors) - SHOWN} more errors: --json has them all"] if len(errors) > SHOWN else []
     numbers = ", ".join(f"{totals[f'{severity}s']:,} {severity}s" for severity in ("error", "warning", "note"))
     return "\n".join([*lines, "", numbers])

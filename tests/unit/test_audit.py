@@ -357,3 +357,15 @@ def test_every_kind_is_in_the_documentation_as_it_is() -> None:
     text = (Path(__file__).parents[2] / "docs/audit.md").read_text(encoding="utf-8")
     for name, kind in KINDS.items():
         assert f"| `{name}` | {kind.severity} | {kind.title} | {kind.action} |" in text
+
+
+def test_the_terminal_names_the_first_errors() -> None:
+    from crowdmask.cli_audit import SHOWN, summary
+
+    one = {"severity": "error", "split": "train", "image_id": "a", "message": "a.jpg: the file is empty"}
+    report = {"dataset": "d", "format": "ucf", "recognised": "", "splits": {}, "kinds": {}}
+    report["totals"] = {"unlabelled": 0, "errors": SHOWN + 2, "warnings": 1, "notes": 0}
+    warning = {**one, "severity": "warning", "message": "not shown"}
+    text = summary({**report, "findings": [warning, {**one, "split": "", "image_id": ""}, *[one] * (SHOWN + 1)]})
+    assert text.count("train/a: a.jpg: the file is empty") == SHOWN - 1 and "d: a.jpg" in text
+    assert "... and 2 more errors: --json" in text and "not shown" not in text

@@ -286,3 +286,11 @@ def test_typed_touches_only_what_the_command_line_gave():
 def test_canonical_ignores_order_and_nothing_else():
     assert config.canonical({"b": 1, "a": [1, None]}) == '{"a":[1,null],"b":1}'
     assert config.canonical(config.Exclusion()) != config.canonical(config.Exclusion(r_max=199.0))
+
+
+def test_a_root_may_begin_at_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    roots = {"~/sha": f"{tmp_path}/sha", "a/~": "a/~", "~nobody-of-that-name/x": "~nobody-of-that-name/x"}
+    for written, meant in roots.items():
+        loaded = config.load({"datasets": {"mine": {"format": "ucf", "root": written}}})
+        assert loaded.datasets["mine"].root == meant

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from crowdmask.config.base import NAME, Section
 from crowdmask.config.protocols import Protocols
@@ -36,6 +37,15 @@ class FolderDataset(Overrides):
     exif: Literal["stored", "apply"] = Field(
         "stored", description="points refer to the pixels as stored (MATLAB), or to the rotated picture"
     )
+
+    @field_validator("root")
+    @classmethod
+    def _home(cls, value: str) -> str:
+        """`~` is the home folder, as in a shell."""
+        try:
+            return str(Path(value).expanduser()) if value.startswith("~") else value
+        except RuntimeError:  # ~name of nobody: said where the folder is missing
+            return value
 
 
 class ShanghaiTech(FolderDataset):
