@@ -97,7 +97,7 @@ class Coco(FolderDataset):
     images: str = Field(
         "images",
         min_length=1,
-        description="folder below root that file names in it refer to; . = root; {split} = name of the split"
+        description="folder below root that file names in it refer to; . = root; {split} = name of the split",
     )
     head: Literal["auto", "keypoint", "box", "box_top"] = Field(
         "auto",

@@ -1,0 +1,58 @@
+"""JSON that somebody brings back: bounded, without NaN, no key twice."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from crowdmask.corrections.exchange.base import File
+from crowdmask.errors import DataError
+
+MAX_BYTES = 128 << 20
+"""Largest JSON file."""
+MAX_MEMORY = 768 << 20
+"""Most memory that the values of a file may take, bytes, as estimated from its commas and brackets."""
+
+
+def read(file: File, way_out: str) -> Any:
+    """Content of a JSON file (UTF-8, with or without byte order mark).
+
+    Args:
+        file: The file.
+        way_out: What the user can do about an unusable file, for the message.
+
+    Raises:
+        DataError: empty, too large, not UTF-8, not JSON, nested beyond what can be read, a key twice in one object, NaN
+            or infinity.
+    """
+    content = file.content
+    if not content.strip():
+        raise DataError(file.name, "the file is empty", way_out)
+    if len(content) > MAX_BYTES or _memory(content) > MAX_MEMORY:
+        problem = f"{len(content)} bytes, or too many values, for one JSON file"
+        raise DataError(file.name, problem, f"Bring it in parts of at most {MAX_BYTES >> 20} MiB. {way_out}")
+    try:
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise DataError(file.name, f"not valid JSON ({error})", way_out) from None
+
+
+def _memory(content: bytes) -> int:
+    """Bytes of the parsed content, not too low: measured sizes of CPython's objects for each mark that begins one."""
+    text = len(content) if content.isascii() else 4 * len(content)
+    return text + 48 * content.count(b",") + 96 * content.count(b"[") + 264 * content.count(b"{")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"key {key[:60]!r} twice in one object")
+            seen.add(key)
+    return made
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
