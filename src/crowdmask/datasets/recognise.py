@@ -159,11 +159,11 @@ def _coco_entries(folder: Path, files: list[str], base: dict[str, Any]) -> Itera
         places = [place for place in own if first == "" or place in _images_folders(folder, first)]
         shared = [place[: -len(split)] + "{split}" for place in places]
         groups.setdefault(tuple(shared or _images_folders(folder, first)), {}).setdefault(split, name)
-    for places, splits in groups.items():
-        own_folders = any("{split}" in place for place in places)
+    for choices, splits in groups.items():
+        own_folders = any("{split}" in place for place in choices)
         named = splits if len(splits) > 1 or own_folders else {_only(split): name for split, name in splits.items()}
         annotations = dict(sorted(named.items()))
-        yield [base | {"images": images, "annotations": annotations} for images in places]
+        yield [base | {"images": images, "annotations": annotations} for images in choices]
 
 
 def _rank(name: str) -> tuple[bool, bool, str]:

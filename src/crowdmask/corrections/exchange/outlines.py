@@ -92,7 +92,8 @@ def check(rings: Sequence[Ring]) -> None:
     """Refuse rings that nobody should draw.
 
     Raises:
-        ValueError: more than `MAX_RINGS` rings or `MAX_POINTS` corners in all, NaN, infinity, or a coordinate beyond `MAX_COORDINATE`.
+        ValueError: more than `MAX_RINGS` rings or `MAX_POINTS` corners in all, NaN, infinity, or a coordinate beyond
+            `MAX_COORDINATE`.
     """
     if len(rings) > MAX_RINGS:
         raise ValueError(f"an outline of {len(rings)} rings, more than {MAX_RINGS}; bring the mask as run lengths")
