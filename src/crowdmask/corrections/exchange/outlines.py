@@ -21,7 +21,7 @@ from crowdmask.masks.rle import Window
 MAX_KEPT = 1 << 28
 """Most pixels of all windows of a picture together, all readings (bytes)."""
 MAX_WORK = 1 << 30
-"""Most that is drawn for one picture beyond a fixed cost for each ring; the unit is a pixel of a filled box."""
+"""Most that is drawn, if nothing else is said, beyond a fixed cost for each ring; the unit is a pixel of a filled box."""
 MAX_BOX = 1 << 26
 """Most pixels of an outline's box."""
 MAX_RINGS = 1000
@@ -37,21 +37,32 @@ Ring = np.ndarray
 
 
 class Budget:
-    """What may still be drawn and kept for one picture."""
+    """What may still be drawn and kept for one picture, or for the pictures of a file one after the other.
+
+    Args:
+        work: What may be drawn, for all pictures together.
+        kept: Pixels of windows that may be kept, for each picture.
+    """
 
     def __init__(self, work: int = MAX_WORK, kept: int = MAX_KEPT) -> None:
-        """Start with all of it."""
-        self._work, self._kept = work, kept
+        self._work = work
+        self._kept = self._all_kept = kept
+
+    def new_picture(self) -> None:
+        """Begin another picture: its windows count anew, the work goes on."""
+        self._kept = self._all_kept
 
     def draw(self, work: float) -> None:
         """Charge work that is about to be done.
 
         Raises:
-            ValueError: the picture's shapes take too much of it.
+            ValueError: it is more than is left.
         """
         self._work -= math.ceil(work)
         if self._work < 0:
-            raise ValueError("the picture's outlines are too costly to draw; bring the masks as run lengths")
+            raise ValueError(
+                "too costly to draw, together with what came before; bring the masks as run lengths, in several files"
+            )
 
     def keep(self, pixels: int) -> None:
         """Charge memory that is about to be taken.
