@@ -15,6 +15,7 @@ include: "workflow/rules/segment.smk"
 include: "workflow/rules/exclude.smk"
 include: "workflow/rules/merge.smk"
 include: "workflow/rules/export.smk"
+include: "workflow/rules/corrections.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/train_sam.smk"
 

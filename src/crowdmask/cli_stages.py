@@ -84,6 +84,21 @@ def add(verbs: Any) -> None:
         root=str,
         **common,
     )
+    new(
+        "corrections",
+        corrections,
+        "what people's edits changed",
+        name=str,
+        images=list,
+        made=list,
+        masks=list,
+        edits=list,
+        truth=list,
+        folder=str,
+        root=str,
+        page=str,
+        **common,
+    )
     new("checkpoint", checkpoint, "download an official SAM checkpoint", model=str, output=str)
     new(
         "train-sam",
@@ -296,6 +311,25 @@ def evaluate(args: argparse.Namespace) -> None:
         _settings_text(args),
         watershed=True,
     )
+
+
+def corrections(args: argparse.Namespace) -> None:
+    """What people's edits changed: a page, and JSON."""
+    from crowdmask.corrections import gain_run as stage
+
+    truth = args.truth or [None] * len(args.images)
+    batches = [stage.Batch(*paths) for paths in zip(args.images, args.made, args.masks, args.edits, truth, strict=True)]
+    found = stage.run(
+        args.name,
+        batches,
+        args.folder,
+        args.root,
+        args.settings["exif"],
+        _settings_text(args),
+        args.output,
+        args.page,
+    )
+    _log.info("%s: %d edits in %d images", args.output, sum(found["edits"].values()), found["images"])
 
 
 def checkpoint(args: argparse.Namespace) -> None:

@@ -25,6 +25,7 @@ VERSIONS = {
     "export": 2,
     "overlay": 1,
     "evaluate": 1,
+    "corrections": 1,
     "train_sam": 1,
 }
 """Raise a stage's number, here and in its module, when its output changes."""
@@ -44,7 +45,7 @@ def settings(config: Config, dataset: str, stage: str) -> str:
         # differs from one installation to the next, and a moved project must not run SAM again.
         if values["sam"].pop("checkpoint") is None and values["sam"]["model"] == "small":
             values["weights"] = _shipped()
-    if stage in ("superpixels", "segment", "evaluate", "overlay"):
+    if stage in ("superpixels", "segment", "evaluate", "overlay", "corrections"):
         values["exif"] = entry.exif if isinstance(entry, FolderDataset) else "stored"
     if stage in ("render", "datasets", "truth"):
         values["entry"] = entry.model_dump(

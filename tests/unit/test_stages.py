@@ -18,6 +18,7 @@ MODULES = {
     "export": "export.coco",
     "overlay": "export.overlay",
     "evaluate": "metrics.evaluate",
+    "corrections": "corrections.gain_run",
     "train_sam": "training.train_sam",
 }
 ALL = [stage for stage in stages.VERSIONS if stage != "train_sam"]
@@ -78,7 +79,11 @@ def test_a_setting_changes_the_stages_that_read_it(entry, sections, expected):
         (FOLDER, {"limit": 5}, set()),
         (FOLDER, {"skip": 5}, set()),
         (FOLDER, {"skip_images": ["train/IMG_4"]}, set()),
-        (FOLDER, {"exif": "apply"}, {"datasets", "truth", "superpixels", "segment", "overlay", "evaluate"}),
+        (
+            FOLDER,
+            {"exif": "apply"},
+            {"datasets", "truth", "superpixels", "segment", "overlay", "evaluate", "corrections"},
+        ),
         (SYNTHETIC, {"count": 9}, set()),
         (SYNTHETIC, {"seed": 9}, {"render", "datasets", "truth"}),
         (SYNTHETIC, {"people": [1, 5]}, {"render", "datasets", "truth"}),

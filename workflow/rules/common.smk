@@ -144,6 +144,13 @@ def with_truth(paths):
     return checked
 
 
+def truth_if_any(wildcards):
+    """Truth tables of every batch, where the data set has true masks."""
+    reader(wildcards.dataset)
+    has = stages.has_truth(CONFIG, wildcards.dataset)
+    return every_batch("truth")(wildcards) if has else []
+
+
 def stage_settings(stage):
     """Param function: what this stage's result depends on, as text."""
 
@@ -199,6 +206,22 @@ def corrections_of(wildcards):
         folder / ref.split / f"{ref.image_id}.json" for ref in images_of(wildcards)
     ]
     return [path for path in paths if path.is_file()]
+
+
+def all_corrections(wildcards):
+    """Edit files that exist now for any image of the data set."""
+    folder = Path(CONFIG.corrections.folder, wildcards.dataset)
+    paths = [
+        folder / ref.split / f"{ref.image_id}.json"
+        for refs in batches(wildcards.dataset).values()
+        for ref in refs
+    ]
+    return [path for path in paths if path.is_file()]
+
+
+def folder_of_edits(wildcards, input):
+    """Of the data set's edit files; takes `input`, so that a moved folder does not count as another setting."""
+    return Path(CONFIG.corrections.folder, wildcards.dataset)
 
 
 def edits_of_all(wildcards):

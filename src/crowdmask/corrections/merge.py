@@ -158,11 +158,11 @@ def _apply(
     """Read the edits in order: the heads that they name, by point_id, and the outcome of each edit."""
     source = {row["point_id"]: row for row in rows}
     heads: dict[int, _Head] = {}
-    new_ids = _new_ids(edits, max(source, default=-1) + 1, where)
+    added_ids = new_ids(edits, max(source, default=-1) + 1, where)
     outcomes: list[_Outcome] = []
     for number, edit in enumerate(edits.edits):
         if isinstance(edit, native.Add):
-            head = heads[new_ids[number]] = _Head(_added_row(edits.image, edit, new_ids[number]), deleted=True)
+            head = heads[added_ids[number]] = _Head(_added_row(edits.image, edit, added_ids[number]), deleted=True)
         elif edit.point_id in heads:
             head = heads[edit.point_id]
         elif edit.point_id in source:
@@ -217,8 +217,17 @@ def _drawn(edit: Any, row: Row, height: int, width: int) -> rle.Window | None:
     return native.to_mask(edit, height, width)
 
 
-def _new_ids(edits: native.EditFile, first: int, where: str | Path) -> dict[int, int]:
-    """point_id of each `add`: the one it gives, else the next that no point and no edit has."""
+def new_ids(edits: native.EditFile, first: int, where: str | Path) -> dict[int, int]:
+    """point_id of each `add` by its row: the one it gives, else the next that no point and no edit has.
+
+    Args:
+        edits: The image's edit file.
+        first: One more than the highest point_id of the annotation.
+        where: The file, for messages.
+
+    Raises:
+        DataError: an edit wants an id of the annotation.
+    """
     adds = {number: edit for number, edit in enumerate(edits.edits) if isinstance(edit, native.Add)}
     for number, edit in adds.items():
         if edit.point_id is not None and edit.point_id < first:
