@@ -15,7 +15,7 @@ from crowdmask.masks import checkpoints
 
 VERSIONS = {
     "render": 1,
-    "datasets": 2,
+    "datasets": 3,
     "truth": 1,
     "splits": 1,
     "superpixels": 1,

@@ -45,7 +45,7 @@ POINT = pa.struct(
         _field("x", pa.float64(), "annotated x, pixels, never moved"),
         _field("y", pa.float64(), "annotated y, pixels, never moved"),
         _field("outside", pa.bool_(), "annotated outside of the image; its prompt is clipped to the border"),
-        _field("x0", pa.float64(), "left edge of the annotated head box, pixels; null without box", nullable=True),
+        _field("x0", pa.float64(), "left edge of the head box as annotated, pixels; null without box", nullable=True),
         _field("y0", pa.float64(), "its upper edge, pixels", nullable=True),
         _field("x1", pa.float64(), "its right edge, pixels", nullable=True),
         _field("y1", pa.float64(), "its lower edge, pixels", nullable=True),

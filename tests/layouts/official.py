@@ -216,7 +216,7 @@ def fdst(root: Path, rng: np.random.Generator, images: int = 3) -> dict[str, Tru
                 (root / annotation).write_text(json.dumps(content))
                 low, sides = boxes[:, :2].astype(float), boxes[:, 2:]
                 truth[f"{split}/{clip}-{number:03d}"] = Truth(
-                    image, annotation, low + sides / 2, np.hstack([low, low + sides])
+                    image, annotation, low + (sides - 1) / 2, np.hstack([low, low + sides])
                 )
     return truth
 

@@ -156,7 +156,7 @@ def plant(root: Path) -> set[tuple[str, str, str, tuple[int, ...]]]:
     new.text("box-none", GRID[:-1], more="110 100 0 8 1 0\n")
     expect("box_degenerate", "box-none", 11)
     new.both("box-away")
-    new.text("box-away", GRID[:-1], more="159.9 60 4 8 1 0\n")
+    new.text("box-away", GRID[:-1], more="160.2 60 4 8 1 0\n")
     expected |= {("box_outside", "train", "box-away", (11,)), ("beyond_edge", "train", "box-away", (11,))}
     new.both("box-astray")
     expect("box_without_point", "box-astray", 5)

@@ -89,6 +89,9 @@ def test_boxes() -> None:
         "box_count": (),
         "box_absurd": (4,),
     }
+    # The last pixel as a box that counts from corners of pixels, and from their centres: in the image both.
+    corners = np.array([[19, 19, 20, 20], [18.5, 18.5, 19.5, 19.5], [19.5, 0, 20.5, 1], [-0.7, 0, -0.5, 1]])
+    assert [f.rows for f in checks.check_boxes(corners, corners[:, :2], 20, 20)] == [(2, 3)]
 
 
 def noise(height: int = 80, width: int = 120) -> np.ndarray:

@@ -226,6 +226,22 @@ def test_fdst_in_other_case(tmp_path: Path) -> None:
     assert keys(reader("fdst", tmp_path).list_images()) == list(truth)
 
 
+@pytest.mark.parametrize(("box", "point"), [([0, 0, 1, 1], [0.0, 0.0]), ([2, 5, 4, 3], [3.5, 6.0])])
+def test_corner_and_size_give_one_centre_in_every_format(tmp_path: Path, box: list[int], point: list[float]) -> None:
+    """A box covers its pixels from the corner of the first one on, and pixel centres are whole numbers."""
+    ((_, wanted), *_) = official.fdst(tmp_path / "fdst", rng()).items()
+    (tmp_path / "fdst" / wanted.annotation).write_text(json.dumps(official.via("001.jpg", 1, [box], old=False)))
+    made = reader("fdst", tmp_path / "fdst")
+    (tmp_path / "coco/images").mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(tmp_path / "coco/images/a.png")
+    content = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id": 1, "bbox": box}]}
+    (tmp_path / "coco/annotations.json").write_text(json.dumps(content))
+    for each in (made, reader("coco", tmp_path / "coco")):
+        found = each.read_annotation(each.list_images()[0])
+        assert found.points_xy.tolist() == [point] and found.boxes_xyxy is not None
+        assert found.boxes_xyxy.tolist() == [[box[0], box[1], box[0] + box[2], box[1] + box[3]]]
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_extra_folder_on_top_is_named(tmp_path: Path, layout: str) -> None:
     kind, write = LAYOUTS[layout]

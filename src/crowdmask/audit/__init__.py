@@ -3,5 +3,5 @@
 Nothing heavy is imported here: Snakemake imports `crowdmask.audit.listing` to know which files there are.
 """
 
-VERSION = 1
+VERSION = 2
 """Raised when the findings, the records of the cache, or the page change for the same files."""

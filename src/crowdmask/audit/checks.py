@@ -183,7 +183,8 @@ def check_boxes(boxes_xyxy: np.ndarray, points_xy: np.ndarray, height: int, widt
     good = finite & (size > 0).all(axis=1)
     found += _boxes("box_degenerate", ~good, "without area, or not finite")
     away = good.copy()
-    away[good] = outside_image(centre[good], height, width)
+    # Formats count edges from the centre of the first pixel or from its corner: outside is what is so either way.
+    away[good] = outside_image(centre[good], height, width) & outside_image(centre[good] - 0.5, height, width)
     found += _boxes("box_outside", away, f"with the centre outside of {width} x {height}")
     if len(boxes_xyxy) == len(points_xy):
         slack = BOX_SLACK_PX

@@ -40,6 +40,9 @@ class Annotation:
     Attributes:
         points_xy: float64 (N, 2) head points, (x, y) in pixels, in source order.
         boxes_xyxy: float64 (N, 4) head boxes (x0, y0, x1, y1) in pixels, in point order; None where there are none.
+            Edges of corner and size (COCO, FDST) count from the corner of the first pixel, which [0, 0, 1, 1] covers,
+            so that the centre is half a pixel less in the coordinates of points; corners (NWPU-Crowd, labelme) are as
+            written, and edges around a centre (JHU-CROWD++) are in the coordinates of points.
         declared: Number of people that the file claims to hold; None where it does not say.
         size_hw: Height and width that the file claims for the image; None where it does not say.
         attributes: Whole numbers for each head by name (occlusion, blur), int64 (N,).

@@ -2,9 +2,10 @@
 
 `train_data/1/001.jpg` with `train_data/1/001.json` beside it, and the same in `test_data`; a clip is a folder, and its
 name is the first part of an id: `1-001`. The annotation is that of the VGG Image Annotator: one key, below it `regions`
-(a list, or a dictionary in older versions) with `shape_attributes` {x, y, width, height}, a box around each head; the
-head point is the centre of the box. Source: Fang et al., "Locality-Constrained Spatial Transformer Network for Video
-Crowd Counting", 2019.
+(a list, or a dictionary in older versions) with `shape_attributes` {x, y, width, height}, a box around each head. It
+covers width x height pixels from the corner (x, y) of a pixel on; the head point is its centre, in our coordinates
+(x + width/2 - 1/2, y + height/2 - 1/2), as pixel centres are whole numbers here. Source: Fang et al.,
+"Locality-Constrained Spatial Transformer Network for Video Crowd Counting", 2019.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class FdstReader(FolderReader):
             raise DataError(path, "not the annotation of one frame (one key with `regions` below it)", way_out)
         rows = [_box(path, row, region, way_out) for row, region in enumerate(regions)]
         corner, size = np.hsplit(np.array(rows, np.float64).reshape(-1, 4), 2)
-        return Annotation(corner + size / 2, np.hstack([corner, corner + size]))
+        return Annotation(corner + (size - 1) / 2, np.hstack([corner, corner + size]))
 
     def _frames(self, base: str, id_of: Callable[[str], str | None]) -> Iterator[tuple[str, str]]:
         for clip in folder_names(Path(self.root, base)):

@@ -17,7 +17,7 @@ from crowdmask.files import sha256
 from crowdmask.masks.rle import Window
 from crowdmask.tables import NO_BOX
 
-VERSION = 2
+VERSION = 3
 """Raised when the tables change."""
 
 _log = logging.getLogger(__name__)
