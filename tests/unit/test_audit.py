@@ -17,7 +17,7 @@ from PIL import Image
 from crowdmask import cli, config
 from crowdmask.audit import page, run
 from crowdmask.audit.findings import KINDS, Finding, by_kind, finding
-from crowdmask.audit.listing import existing_files, listing
+from crowdmask.audit.listing import existing_files, identity, listing
 from crowdmask.datasets import reader_for
 from crowdmask.datasets.base import ImageRef
 from crowdmask.errors import DataError
@@ -146,6 +146,42 @@ def test_unchanged_images_are_not_read_again(tmp_path: Path, counted: list[str])
     assert len(counted) == 7
 
 
+def test_a_changed_list_beside_the_annotations_is_noticed(tmp_path: Path, counted: list[str]) -> None:
+    truth = LAYOUTS["jhu"][1](tmp_path / "jhu", np.random.default_rng(7))
+    made = entry(tmp_path / "jhu")
+    reader = reader_for("mine", made, "results")
+    run.audit("mine", made, tmp_path, progress=False)
+    path = tmp_path / "jhu/train/image_labels.txt"
+    assert path in existing_files(reader, listing(reader))
+    first = path.read_text().partition(",")[0]
+    path.write_text(f"{first},999,street,0,0\n")
+    counted.clear()
+    found = by_kind(map(Finding.from_json, run.audit("mine", made, tmp_path, progress=False)["findings"]))
+    assert [(f.split, f.image_id) for f in found["declared_differs"]] == [("train", first)]
+    assert set(counted) == {key.partition("/")[2] for key in truth if key.startswith("train/")}
+    path.unlink()
+    assert "declared_differs" not in run.audit("mine", made, tmp_path, progress=False)["kinds"]
+
+
+def test_the_list_has_another_identity_where_the_report_would_be_another(tmp_path: Path) -> None:
+    LAYOUTS["nwpu"][1](tmp_path, np.random.default_rng(7))
+
+    def state(**settings: Any) -> str:
+        return identity(listing(reader_for("mine", entry(tmp_path, "nwpu", **settings), "results")))
+
+    first = state()
+    assert state() == first
+    seen = {first, state(skip_images=["val/3110"])}
+    row = (tmp_path / "train.txt").read_text().splitlines(keepends=True)[0]
+    (tmp_path / "train.txt").write_text((tmp_path / "train.txt").read_text().removeprefix(row))
+    (tmp_path / "val.txt").write_text((tmp_path / "val.txt").read_text() + row)
+    seen.add(state())
+    (tmp_path / "mats/0009.mat").touch()
+    seen.add(state())
+    next(tmp_path.glob("images_part*/3612.jpg")).unlink()
+    assert len(seen | {state()}) == 5
+
+
 def test_a_damaged_cache_is_ignored(tmp_path: Path, counted: list[str]) -> None:
     made = entry(small(tmp_path / "root"))
     first = run.audit("mine", made, tmp_path / "results", progress=False)
@@ -203,7 +239,7 @@ def test_five_thousand_images_are_listed_within_a_second(tmp_path: Path) -> None
     assert time.process_time() - start < 1
     assert len(listed.refs) == 4999 and [f.kind for f in listed.findings] == ["missing_annotation"]
     assert len(listed.published["train"]) == 5000
-    assert len(existing_files(made)) == 9998
+    assert len(existing_files(made, listed)) == 9998
 
 
 def test_left_out_images_have_a_line_each(tmp_path: Path) -> None:

@@ -38,6 +38,20 @@ def test_audit_of_a_folder_with_faults(new):
     assert set(flow.plan(*targets("odd", *FILES))) == {"audit"}
 
 
+def test_audit_is_made_again_where_no_file_that_it_reads_is_another(new):
+    flow = new({"datasets": {"odd": FOLDER}})
+    add_annotated(flow.folder / "in", "good", [(20, 20), (60, 40)])
+    (flow.folder / "in" / "orphan_ann.mat").write_bytes((flow.folder / "in" / "good_ann.mat").read_bytes())
+    flow.make(*targets("odd", *FILES))
+    assert "orphan_annotation" in report(flow, "odd")["kinds"]
+    (flow.folder / "in" / "orphan_ann.mat").unlink()
+    assert set(flow.plan(*targets("odd", *FILES))) == {"audit"}
+    flow.make(*targets("odd", *FILES))
+    assert report(flow, "odd")["totals"]["errors"] == 0
+    flow.configure({"datasets": {"odd": {**FOLDER, "exif": "apply"}}})
+    assert set(flow.plan(*targets("odd", *FILES))) == {"audit"}
+
+
 def test_audit_of_rendered_scenes(new):
     flow = new({"datasets": {"crowd": CROWD}})
     flow.make(*targets("crowd", *FILES))

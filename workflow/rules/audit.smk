@@ -23,7 +23,7 @@ rule audit:
         )
         * attempt,
     params:
-        version=audit_version,
+        settings=audit_settings,
         selection=selection,
     shell:
         "crowdmask datasets audit {wildcards.dataset:q} --report-only --jobs {threads:q}"

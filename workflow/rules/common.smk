@@ -10,7 +10,7 @@ from snakemake.utils import validate
 from crowdmask import config as settings_module
 from crowdmask import gpu, stages
 from crowdmask.audit import VERSION as audit_version
-from crowdmask.audit.listing import existing_files
+from crowdmask.audit.listing import entry_text, existing_files, identity, listing
 from crowdmask.datasets import choosing, protocols, reader_for
 from crowdmask.datasets.base import batch_holding, batches_of
 from crowdmask.errors import CrowdmaskError
@@ -328,16 +328,28 @@ def training_settings(wildcards):
 
 
 @cache
+def audit_list(dataset):
+    """The list of a data set with its faults."""
+    try:
+        return listing(reader(dataset))
+    except CrowdmaskError as error:
+        stop(error)
+
+
+@cache
 def audited_files(dataset):
     """Files that the audit reads; of a folder those that are there, of rendered scenes all, which makes them."""
     known = reader(dataset)
-    try:
-        if isinstance(CONFIG.datasets[dataset], settings_module.FolderDataset):
-            return existing_files(known)
-        return [
-            Path(known.root, name)
-            for ref in known.list_images()
-            for name in (ref.image, ref.annotation)
-        ]
-    except CrowdmaskError as error:
-        stop(error)
+    if isinstance(CONFIG.datasets[dataset], settings_module.FolderDataset):
+        return existing_files(known, audit_list(dataset))
+    return [
+        Path(known.root, name)
+        for ref in audit_list(dataset).refs
+        for name in (ref.image, ref.annotation)
+    ]
+
+
+def audit_settings(wildcards):
+    """How files are read, and the list: without it, an orphan that is taken away would stay in the report."""
+    name = wildcards.dataset
+    return f"{audit_version} {identity(audit_list(name))} {entry_text(CONFIG.datasets[name])}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from crowdmask import config
 from crowdmask.audit.findings import Finding, finding
 from crowdmask.datasets.base import Fault, ImageRef, Pairing, Reader
 from crowdmask.errors import printable
@@ -48,11 +50,33 @@ def listing(reader: Reader) -> Listing:
     return Listing(found.refs, published, unlabelled, findings)
 
 
-def existing_files(reader: Reader) -> list[Path]:
+def side_files(reader: Reader, split: str) -> list[str]:
+    """Files that annotations of a split are read from besides their own; see `FolderReader.side_files`."""
+    found = getattr(reader, "side_files", None)
+    return found(split) if found else []
+
+
+def existing_files(reader: Reader, listed: Listing) -> list[Path]:
     """Image and annotation files that the audit will read and that are there, for Snakemake."""
     root = Path(reader.root)
-    names = {name for ref in listing(reader).refs for name in (ref.image, ref.annotation)}
+    names = {name for ref in listed.refs for name in (ref.image, ref.annotation)}
+    names.update(name for split in {ref.split for ref in listed.refs} for name in side_files(reader, split))
     return [path for path in (root / name for name in sorted(names)) if path.exists()]
+
+
+def entry_text(entry: config.Dataset) -> str:
+    """Canonical JSON of what an entry says of the content of its files, not of which there are or where."""
+    listed = {"root", "skip_images", "skip", "limit", "preset", "protocols", *config.SECTIONS}
+    return config.canonical(entry.model_dump(mode="json", exclude=listed & set(type(entry).model_fields)))
+
+
+def identity(listed: Listing) -> str:
+    """Hex SHA-256 of a list and its faults: another one where the report would be, though the files are the same."""
+    parts = [[[ref.split, ref.image_id] for ref in refs] for refs in (listed.refs, listed.unlabelled)] + [
+        sorted(listed.published.items()),
+        [item.as_json() for item in listed.findings],
+    ]
+    return hashlib.sha256(config.canonical(parts).encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def _faults(faults: Sequence[Fault]) -> list[Finding]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from crowdmask import config
 from crowdmask.audit import VERSION, checks, pictures
 from crowdmask.audit.checks import Bars, Found
 from crowdmask.audit.findings import Finding, Severity, finding
-from crowdmask.config import SECTIONS, canonical
+from crowdmask.config import canonical
 from crowdmask.datasets.base import Annotation, ImageRef, Reader
 from crowdmask.datasets.images import Exif, open_picture
 from crowdmask.errors import DataError, printable
@@ -35,20 +35,21 @@ MODES = {
 _KEYS = ("findings", "height", "width", "mode", "points", "nearest", "pixels", "bytes", "look", "median_nearest")
 
 
-def entry_text(entry: config.Dataset) -> str:
-    """Canonical JSON of what an entry says of the content of its files, not of which there are or where."""
-    listed = {"root", "skip_images", "skip", "limit", "preset", "protocols", *SECTIONS}
-    return canonical(entry.model_dump(mode="json", exclude=listed & set(type(entry).model_fields)))
+def key_of(entry: str, ref: ImageRef, root: str, annotation_sha256: Sequence[str]) -> str:
+    """Identity of a record: image by path, size and time, annotation by content, and how both are read.
 
-
-def key_of(entry: str, ref: ImageRef, root: str, annotation_sha256: str) -> str:
-    """Identity of a record: image by path, size and time, annotation by content, and how both are read."""
+    Args:
+        entry: Settings, of `listing.entry_text`.
+        ref: The image.
+        root: Folder of the data set.
+        annotation_sha256: Hash of the annotation file, and of those beside it that it is read with.
+    """
     try:
         status = os.stat(Path(root, ref.image))
         image = [status.st_size, status.st_mtime_ns]
     except OSError:
         image = [-1, -1]
-    parts = [VERSION, entry, ref.split, printable(ref.image), image, printable(ref.annotation), annotation_sha256]
+    parts = [VERSION, entry, ref.split, printable(ref.image), image, printable(ref.annotation), *annotation_sha256]
     return hashlib.sha256(canonical(parts).encode()).hexdigest()
 
 

@@ -16,8 +16,8 @@ from crowdmask import config
 from crowdmask.audit import VERSION, page, sets
 from crowdmask.audit.cache import Cache
 from crowdmask.audit.findings import KINDS, SEVERITIES, Finding, by_kind, in_order
-from crowdmask.audit.listing import Listing, listing
-from crowdmask.audit.record import content_digest, entry_text, examine, key_of, picture_of
+from crowdmask.audit.listing import Listing, entry_text, listing, side_files
+from crowdmask.audit.record import content_digest, examine, key_of, picture_of
 from crowdmask.datasets import reader_for
 from crowdmask.datasets.base import ImageRef, Reader
 from crowdmask.datasets.images import Exif
@@ -143,7 +143,8 @@ def _keys(reader: Reader, refs: Sequence[ImageRef], entry: config.Dataset) -> di
     text = entry_text(entry)
     digest = once(content_digest)
     root = Path(reader.root)
-    return {ref: key_of(text, ref, reader.root, digest(root / ref.annotation)) for ref in refs}
+    beside = {split: [digest(root / name) for name in side_files(reader, split)] for split in {r.split for r in refs}}
+    return {ref: key_of(text, ref, reader.root, [digest(root / ref.annotation), *beside[ref.split]]) for ref in refs}
 
 
 def _examined(

@@ -91,6 +91,10 @@ class FolderReader:
         """List and row (0-based) that put an id into the split, for formats with lists."""
         return {}
 
+    def side_files(self, split: str) -> list[str]:
+        """Files, relative to the root, that annotations of a split are read from besides their own; those there are."""
+        return []
+
     def read_points(self, ref: ImageRef) -> np.ndarray:
         """Annotated points as float64 (N, 2), (x, y) in pixels, in source order; see `base.Reader`."""
         return self.read_annotation(ref).points_xy

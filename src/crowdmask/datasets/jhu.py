@@ -59,6 +59,11 @@ class JhuReader(FolderReader):
         """`0001.txt` for `0001`."""
         return f"{image_id}.txt"
 
+    def side_files(self, split: str) -> list[str]:
+        """The list of image labels; see `FolderReader.side_files`."""
+        base = folder_called(Path(self.root), split)
+        return [] if base is None else [f"{base}/{name}" for name in self._named_labels(Path(base))]
+
     def read_annotation(self, ref: ImageRef) -> Annotation:
         """Points, boxes, `occlusion` and `blur` of each head, and the labels of the image; see `base.Reader`."""
         path = Path(self.root, ref.annotation)

@@ -97,6 +97,10 @@ class NwpuReader(FolderReader):
         """List and row of each id of the split's list; see `FolderReader.named`."""
         return {image_id: (name, row) for image_id, (name, row, _) in self._lists().get(split.name, {}).items()}
 
+    def side_files(self, split: str) -> list[str]:
+        """The list of the split, which has levels of its images; see `FolderReader.side_files`."""
+        return [name for found, name in _list_files(Path(self.root)).items() if found == split]
+
     def read_annotation(self, ref: ImageRef) -> Annotation:
         """Points, boxes where there are some, declared count, and the levels of the list; see `base.Reader`."""
         path, way_out = Path(self.root, ref.annotation), self.way_out(ref)
