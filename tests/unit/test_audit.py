@@ -289,6 +289,22 @@ def test_sound_data_sets_in_their_official_layouts(tmp_path: Path, layout: str) 
     assert report["totals"]["unlabelled"] == (3 if layout == "nwpu" else 0)
 
 
+def test_an_id_twice_in_a_list_stops_nothing_else(tmp_path: Path) -> None:
+    truth = LAYOUTS["nwpu"][1](tmp_path / "root", np.random.default_rng(7))
+    with (tmp_path / "root/val.txt").open("a") as file:
+        file.write("3110 1 1\n0001 1 1\n")
+    made = entry(tmp_path / "root", "nwpu")
+    report = run.audit("mine", made, tmp_path, progress=False)
+    errors = [f for f in report["findings"] if f["severity"] == "error"]
+    assert [(f["kind"], f["split"], f["image_id"]) for f in errors] == [
+        ("duplicate_id", "val", "0001"), ("duplicate_id", "val", "3110"),
+    ]  # fmt: skip
+    assert "'0001' stands in train.txt already" in errors[0]["message"] and errors[0]["rows"]
+    assert report["totals"]["images"] == len(truth)
+    for ref in listing(reader_for("mine", made, "results")).refs:  # as another process does, which lists nothing
+        reader_for("mine", made, "results").read_annotation(ref)
+
+
 # ------------------------------------------------------------------ the command
 
 

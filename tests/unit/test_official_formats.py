@@ -157,6 +157,17 @@ def test_nwpu_with_one_folder_of_images_and_without_lists(tmp_path: Path) -> Non
     assert all(ref.image.startswith("images/") for ref in made.list_images())
 
 
+@pytest.mark.parametrize("below", ["images_part3/images_part3", "images/images_part3"])
+def test_nwpu_with_images_one_level_deeper(tmp_path: Path, below: str) -> None:
+    truth, unlabelled = official.nwpu(tmp_path, rng())
+    for path in sorted(tmp_path.glob("images_part3/*")):
+        (tmp_path / below).mkdir(parents=True, exist_ok=True)
+        path.rename(tmp_path / below / path.name)
+    made = reader("nwpu", tmp_path)
+    assert keys(made.list_images()) == list(truth) and keys(made.unlabelled()) == list(unlabelled)
+    assert any(ref.image.startswith(f"{below}/") for ref in made.list_images())
+
+
 def test_nwpu_lists_decide_over_the_published_numbers(tmp_path: Path) -> None:
     official.nwpu(tmp_path, rng())
     (tmp_path / "train.txt").write_text("0001.jpg 1 2\r\n\r\n3110\n", encoding="utf-8-sig")

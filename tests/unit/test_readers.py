@@ -194,6 +194,23 @@ def test_linked_files_are_read_and_broken_links_noticed(tmp_path: Path) -> None:
         list(stage.collect(made, made.list_images(), "stored"))
 
 
+@pytest.mark.parametrize("kind", ["ucf", "shanghaitech"])
+def test_link_in_a_circle_is_a_fault_of_its_image_alone(tmp_path: Path, kind: str) -> None:
+    (make_ucf if kind == "ucf" else make_sha)(tmp_path)
+    place = tmp_path if kind == "ucf" else tmp_path / "test_data/images"
+    good = len(reader(kind, tmp_path).list_images())
+    (place / "loop.jpg").symlink_to("loop.jpg")
+    with pytest.raises(DataError, match=r"loop\.jpg: no annotation"):
+        reader(kind, tmp_path).list_images()
+    annotation = place / "loop_ann.mat" if kind == "ucf" else tmp_path / "test_data/ground-truth/GT_loop.mat"
+    save_mat(annotation, annPoints=POINTS)
+    refs = reader(kind, tmp_path).list_images()
+    assert len(refs) == good + 1
+    (loop,) = [ref for ref in refs if ref.image_id == "loop"]
+    with pytest.raises(DataError, match=r"loop\.jpg: cannot be read \(.*links.*skip_images: \[.*/loop\]"):
+        list(stage.collect(reader(kind, tmp_path), [loop], "stored"))
+
+
 def test_selection(tmp_path: Path) -> None:
     make_sha(tmp_path, {"train": ["IMG_1", "IMG_2", "IMG_3", "IMG_4"], "test": ["IMG_1", "IMG_2"]})
 

@@ -39,7 +39,7 @@ KINDS: Mapping[str, Kind] = {
     "missing_annotation": Kind("error", "image without annotation", _STOP_LIST),
     "orphan_annotation": Kind("error", "annotation without image", _STOP_LIST),
     "missing_image": Kind("error", "image that a list names is not there", _STOP_LIST),
-    "duplicate_id": Kind("error", "two files of one id", _STOP_LIST),
+    "duplicate_id": Kind("error", "two files, or two lines of lists, of one id", _STOP_LIST),
     "unsafe_id": Kind("error", "name that cannot be an image id", _STOP_LIST),
     "unknown_skip": Kind("error", "skip_images names what is not there", _STOP_LIST),
     "similar_ids": Kind(

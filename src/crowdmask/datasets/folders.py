@@ -240,7 +240,9 @@ class FolderReader:
         for image_id in lost:
             file, row = named[image_id]
             problem = f"names {_printable(image_id)[:60]!r}, whose image is not there{self._more(lost)}"
-            error = DataError(Path(self.root, file), problem, f"Add it, or {out(image_id)}", row=row)
+            line = " or take its line out," if split.name in self.hidden else ""  # the images are of no use without
+            fix = f"Add it,{line} or {out(image_id)}"
+            error = DataError(Path(self.root, file), problem, fix, row=row)
             self._fault("missing_image", split.name, image_id, error)
         return [
             ImageRef(split.name, image_id, image, annotations.get(image_id, ""))
@@ -353,13 +355,21 @@ def file_names(folder: Path) -> list[str]:
 def _listing(folder: Path) -> list[str]:
     """What a folder holds, hidden files left out, in string order; folders end in '/'.
 
-    A link that leads nowhere counts as a file, so that it is not overlooked.
+    A link that leads nowhere, or in a circle, counts as a file, so that it is not overlooked.
     """
     try:
         with os.scandir(folder) as entries:
-            return sorted(f"{e.name}/" if e.is_dir() else e.name for e in entries if not e.name.startswith("."))
+            return sorted(f"{e.name}/" if is_dir(e) else e.name for e in entries if not e.name.startswith("."))
     except OSError as error:
         raise DataError(folder, f"the folder cannot be read ({error.strerror})", "Check its permissions.") from None
+
+
+def is_dir(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; not where a link leads in a circle."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def join(folder: str, name: str) -> str:

@@ -1,6 +1,7 @@
 """NWPU-Crowd.
 
-Images in `images_part1` to `images_part5` as downloaded, or in `images`; annotations in `jsons/0001.json` and
+Images in `images_part1` to `images_part5` as downloaded, or in `images`, or in such folders one level below them, as
+archives unpack at times; annotations in `jsons/0001.json` and
 `mats/0001.mat`, which say the same (the JSON file counts where both are there); lists `train.txt`, `val.txt` and
 `test.txt`, whose rows begin with the id: `id level illumination`.
 
@@ -56,12 +57,13 @@ class NwpuReader(FolderReader):
         """Take the name and settings of the data set; opens nothing."""
         super().__init__(name, entry)
         self._listed: dict[str, dict[str, tuple[str, int, list[str]]]] | None = None
+        self._twice: list[tuple[str, str, DataError]] = []  # ids that stand in a list again, by split
 
     def splits(self, root: Path) -> list[Split]:
         """All three, where there are annotations beside images or lists; reads the lists of the root.
 
         Raises:
-            DataError: an unreadable list, or an id in two places; see also `FolderReader.splits`.
+            DataError: an unreadable list; see also `FolderReader.splits`.
         """
         images = _image_folders(root)
         annotations = [name for wanted, _ in _ANNOTATIONS if (name := folder_called(root, wanted))]
@@ -94,8 +96,12 @@ class NwpuReader(FolderReader):
         return f"{image_id}.json"
 
     def named(self, split: Split) -> Mapping[str, tuple[str, int]]:
-        """List and row of each id of the split's list; see `FolderReader.named`."""
-        return {image_id: (name, row) for image_id, (name, row, _) in self._lists().get(split.name, {}).items()}
+        """List and row of each id of the split's list, where it stands first; see `FolderReader.named`."""
+        lists = self._lists()
+        for found, image_id, error in self._twice:
+            if found == split.name:
+                self._fault("duplicate_id", found, image_id, error)
+        return {image_id: (name, row) for image_id, (name, row, _) in lists.get(split.name, {}).items()}
 
     def side_files(self, split: str) -> list[str]:
         """The list of the split, which has levels of its images; see `FolderReader.side_files`."""
@@ -153,17 +159,16 @@ class NwpuReader(FolderReader):
         """Of each split that has a list: by id, the list's file name, the row, and what else stands there."""
         if self._listed is None:
             result: dict[str, dict[str, tuple[str, int, list[str]]]] = {}
+            self._twice = []
             seen: dict[str, str] = {}
             for split, file_name in _list_files(Path(self.root)).items():
                 result[split] = {}
                 for row, (image_id, *rest) in _rows(Path(self.root, file_name)):
                     if image_id in seen:
-                        raise DataError(
-                            Path(self.root, file_name),
-                            f"{image_id[:60]!a} stands in {seen[image_id]} already",
-                            "Keep one of the two lines.",
-                            row=row,
-                        )
+                        problem = f"{image_id[:60]!a} stands in {seen[image_id]} already"
+                        error = DataError(Path(self.root, file_name), problem, "Keep one of the two lines.", row=row)
+                        self._twice.append((split, image_id, error))
+                        continue
                     seen[image_id] = file_name
                     result[split][image_id] = (file_name, row, rest)
             self._listed = result
@@ -176,7 +181,13 @@ def _stem(file_name: str, suffix: str) -> str | None:
 
 
 def _image_folders(root: Path) -> list[str]:
-    return [name for name in folder_names(root) if _IMAGES.fullmatch(name)] if root.is_dir() else []
+    """Folders of images, also one level deeper (`images/images_part1`, or as some archives unpack)."""
+    if not root.is_dir():
+        return []
+    found = [name for name in folder_names(root) if _IMAGES.fullmatch(name)]
+    return found + [
+        f"{name}/{below}" for name in found for below in folder_names(root / name) if _IMAGES.fullmatch(below)
+    ]
 
 
 def _list_files(root: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from crowdmask.datasets.base import ImageRef, Pairing, safe_id
-from crowdmask.datasets.folders import FolderReader, Split, join
+from crowdmask.datasets.folders import FolderReader, Split, is_dir, join
 from crowdmask.datasets.images import SUFFIXES
 from crowdmask.errors import DataError
 from crowdmask.files import reading
@@ -149,7 +149,7 @@ class _Present:
         if folder not in self._names:
             try:
                 with os.scandir(self._folder / folder) as entries:
-                    self._names[folder] = frozenset(entry.name for entry in entries if not _is_dir(entry))
+                    self._names[folder] = frozenset(entry.name for entry in entries if not is_dir(entry))
             except OSError:
                 self._names[folder] = frozenset()
         return name in self._names[folder]
@@ -205,7 +205,7 @@ def _images_below(folder: Path, prefix: str, seen: set[str]) -> Iterator[str]:
     seen.add(real)
     try:
         with os.scandir(folder) as entries:
-            found = [(entry.name, _is_dir(entry)) for entry in entries if not entry.name.startswith(".")]
+            found = [(entry.name, is_dir(entry)) for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise DataError(folder, f"the folder cannot be read ({error.strerror})", "Check its permissions.") from None
     for name, is_folder in found:
@@ -233,10 +233,3 @@ def claimed_size(height: object, width: object) -> tuple[int, int] | None:
     if type(height) is int and type(width) is int and height > 0 and width > 0:
         return height, width
     return None
-
-
-def _is_dir(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
