@@ -197,6 +197,25 @@ def test_a_damaged_cache_is_ignored(tmp_path: Path, counted: list[str]) -> None:
     assert store.read_bytes().splitlines() == lines
 
 
+def test_unreadable_images_are_not_tried_again_for_a_picture(tmp_path: Path, counted: list[str]) -> None:
+    root = small(tmp_path / "root")
+    (root / "train/images/0003.png").write_bytes(b"not an image")
+    run.audit("mine", entry(root), tmp_path, progress=False)
+    counted.clear()
+    run.audit("mine", entry(root), tmp_path, progress=False)
+    assert counted == []
+
+
+def test_rings_mark_rows_of_the_annotation_not_of_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    LAYOUTS["nwpu"][1](tmp_path / "root", np.random.default_rng(7))
+    with (tmp_path / "root/val.txt").open("a") as file:
+        file.write("3110 1 1\n")
+    drawn: dict[str, list[Finding]] = {}
+    monkeypatch.setattr(run, "picture_of", lambda reader, ref, exif, own: drawn.update({ref.image_id: own}))
+    run.audit("mine", entry(tmp_path / "root", "nwpu"), tmp_path, progress=False)
+    assert "3110" in drawn and all(f.kind != "duplicate_id" for own in drawn.values() for f in own)
+
+
 def test_a_killed_audit_goes_on(tmp_path: Path, counted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     made = entry(small(tmp_path / "root"))
     counting = run.examine

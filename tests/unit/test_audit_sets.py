@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,29 @@ def test_known_defects_by_split() -> None:
     wanted = {"test": (131, 175, 185, 283, 303), "train": (108, 202, 217, 296, 396)}
     assert {(f.split, f.image_id) for f in found} == {(s, f"IMG_{n}") for s in wanted for n in wanted[s]}
     assert all("source" in f.message for f in found)
+
+
+def test_near_pictures_are_those_of_a_comparison_of_every_pair() -> None:
+    rng = np.random.default_rng(3)
+    looks = rng.integers(60, 180, (120, sets.LOOK_SIDE, sets.LOOK_SIDE)).astype(np.float32)
+    for k in range(0, 120, 3):  # twins at distances around the threshold, by noise and by a shift of all levels
+        looks[k + 1] = looks[k] + rng.normal(0, rng.uniform(0.5, 2.5), looks[k].shape)
+        looks[k + 2] = looks[k] + rng.uniform(-2.5, 2.5)
+    looks = looks.reshape(120, -1)
+    wanted: dict[int, int] = {}
+    for later in range(120):
+        for earlier in range(later):
+            if np.sqrt(((looks[later] - looks[earlier]) ** 2).mean()) <= sets.LOOK_RMS:
+                wanted.setdefault(later, earlier)
+    found = sets._twins(looks, np.ones(120))
+    assert 30 < len(wanted) < 80 and {later: earlier for later, (earlier, _) in found.items()} == wanted
+
+
+def test_many_pictures_of_one_brightness_are_compared_fast() -> None:
+    looks = np.random.default_rng(0).normal(110, 40, (4000, sets.LOOK_SIDE**2)).astype(np.float32)
+    start = time.process_time()
+    assert sets._twins(looks, np.ones(len(looks))) == {}
+    assert time.process_time() - start < 4
 
 
 def test_frames_of_video_are_told_once(tmp_path: Path) -> None:

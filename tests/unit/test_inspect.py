@@ -17,7 +17,7 @@ import scipy.io
 import yaml
 
 from crowdmask import cli, config
-from crowdmask.datasets import READERS, reader_for
+from crowdmask.datasets import READERS, reader_for, recognise
 from crowdmask.datasets.inspect import as_text, as_yaml, inspect, unknown_text
 from crowdmask.datasets.recognise import split_of
 from crowdmask.errors import CrowdmaskError, DataError
@@ -164,6 +164,17 @@ def test_coco_files_of_folders_of_their_own_are_entries_of_their_own(tmp_path: P
 )
 def test_split_of_a_file_name(name: str, split: str) -> None:
     assert split_of(name) == split
+
+
+def test_no_more_folders_are_tried_than_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generic.points_csv(tmp_path)
+    for k in range(30):
+        (tmp_path / f"clip-{k}").mkdir()
+    tried = []
+    attempt = recognise._attempt
+    monkeypatch.setattr(recognise, "_attempt", lambda folder, entry: tried.append(entry) or attempt(folder, entry))
+    assert one(tmp_path)["format"] == "points"
+    assert sum(entry["format"] == "points" for entry in tried) == 1
 
 
 def test_unlabelled_and_unreadable_images_are_counted(tmp_path: Path) -> None:

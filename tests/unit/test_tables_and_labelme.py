@@ -16,6 +16,7 @@ import pytest
 
 from crowdmask.datasets import stage
 from crowdmask.datasets.labelme import area_centre
+from crowdmask.datasets.points import _number
 from crowdmask.errors import DataError
 from layouts import generic
 from layouts.reading import check_fault, everything, keys, points_of, reader, write
@@ -71,6 +72,13 @@ def test_points_bad_row_hinders_its_own_image_only(tmp_path: Path) -> None:
     assert made.read_points(a).tolist() == [[1, 2]] and len(made.read_points(empty)) == 0
     with pytest.raises(DataError, match=r"skip_images: \[all/b\]"):
         made.read_points(b)
+
+
+@pytest.mark.parametrize("text", ["1" * 100_000 + "x", "." * 100_000, "1." + "0" * 100_000 + "e"])
+def test_points_long_text_that_is_no_number_is_refused_at_once(text: str) -> None:
+    start = time.process_time()
+    assert _number(text, ".") is None
+    assert time.process_time() - start < 1
 
 
 def test_points_are_in_the_order_of_the_table(tmp_path: Path) -> None:

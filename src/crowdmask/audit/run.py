@@ -210,13 +210,16 @@ def _pictures(
     cache: Cache,
     keys: dict[ImageRef, str],
 ) -> list[tuple[str, str, bytes]]:
-    """(split, image id, JPEG) of the images with the worst findings; at most `PICTURES`, none without a warning."""
+    """(split, image id, JPEG) of the images with the worst findings; at most `PICTURES`, none without a warning.
+
+    Images that cannot be read are not tried again.
+    """
     weights: dict[tuple[str, str], int] = {}
     for item in findings:
         if item.image_id and item.severity != "note":
             key = item.split, item.image_id
             weights[key] = weights.get(key, 0) + _WEIGHT[item.severity]
-    by_name = {(ref.split, ref.image_id): ref for ref in refs}
+    by_name = {(ref.split, ref.image_id): ref for ref in refs if (cache.get(keys[ref]) or {}).get("height")}
     result = []
     for name in sorted(weights.keys() & by_name.keys(), key=lambda key: (-weights[key], key)):
         ref = by_name[name]
@@ -224,7 +227,7 @@ def _pictures(
         try:
             data: bytes | None = path.read_bytes()
         except OSError:
-            own = [item for item in findings if (item.split, item.image_id) == name]
+            own = _of_images([cache.get(keys[ref]) or {"findings": []}])  # rows of others are lines of lists
             data = picture_of(reader, ref, exif, own)
             if data is not None:
                 with replacing(path) as temporary:

@@ -18,6 +18,9 @@ from crowdmask.audit.pictures import LOOK_SIDE
 LOOK_RMS = 1.5
 """Grey levels, root mean square, by which nearly equal pictures differ at most (strict, our choice)."""
 
+LOOK_BLOCKS = 4
+"""The pictures are compared first by averages of so many blocks a side."""
+
 LOOK_CONTRAST = 8.0
 """Standard deviation in grey levels below which a picture says too little to be compared."""
 
@@ -82,11 +85,15 @@ def _twins(looks: np.ndarray, ratio: np.ndarray) -> dict[int, tuple[int, float]]
     order = np.argsort(means, kind="stable")
     ascending = means[order]
     usable = looks.std(axis=1) >= LOOK_CONTRAST if len(looks) else np.zeros(0, bool)
+    # Averages over blocks differ by no more than the pictures do, so that few pairs are compared in full.
+    side = LOOK_SIDE // LOOK_BLOCKS
+    blocks = looks.reshape(-1, LOOK_BLOCKS, side, LOOK_BLOCKS, side).mean(axis=(2, 4)).reshape(-1, LOOK_BLOCKS**2)
     result: dict[int, tuple[int, float]] = {}
     for place, one in enumerate(order):
         # Means differ by no more than the root mean square does.
         end = np.searchsorted(ascending, means[one] + LOOK_RMS, side="right")
         others = order[place + 1 : end]
+        others = others[((blocks[others] - blocks[one]) ** 2).mean(axis=1) <= LOOK_RMS**2 + 1e-3]
         others = others[usable[others] & (np.abs(ratio[others] / ratio[one] - 1) < 0.02)]
         if not usable[one] or not len(others):
             continue

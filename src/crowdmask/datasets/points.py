@@ -33,7 +33,7 @@ from crowdmask.errors import DataError
 
 _WAY_OUT = "Correct the table; rows count from 0 below the header."
 _DELIMITERS = (",", ";", "\t")
-_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _SPLIT = re.compile(config.NAME)
 
 

@@ -210,8 +210,13 @@ def _columns_in(header: list[str]) -> dict[str, str] | None:
 
 def _first_that_lists(folder: Path, entries: Iterable[dict[str, Any]]) -> Found | None:
     """The first entry whose images can be listed, else the first that has the layout."""
-    attempts = [attempt for attempt in (_attempt(folder, entry) for entry in entries) if attempt is not None]
-    return next((attempt for attempt in attempts if not attempt.problem), attempts[0] if attempts else None)
+    first = None
+    for entry in entries:  # of folders of images there may be many, so no more are tried than are needed
+        attempt = _attempt(folder, entry)
+        if attempt is not None and not attempt.problem:
+            return attempt
+        first = first or attempt
+    return first
 
 
 def _attempt(folder: Path, entry: dict[str, Any]) -> Found | None:
