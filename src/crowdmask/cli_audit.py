@@ -46,9 +46,9 @@ def add(kinds: Any) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
+    value = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
     if value < 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes of at least 1")
     return value
 
 
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     report = audit(args.name, entry, "results", jobs=args.jobs)
     page = Path("results", args.name, "audit.html")
     if args.json:
-        print(json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False))
+        print(json.dumps(report, indent=2, sort_keys=True))  # ASCII, whatever the terminal's encoding is
     else:
         print(summary(report))
         print(f"\nreport: {page}")

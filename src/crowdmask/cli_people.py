@@ -131,6 +131,8 @@ def read_config(extra: list[str], base: str = "config.yaml") -> settings.Config:
         except FileNotFoundError:
             fix = "Run in the project's folder." if path == base else "Write a data set's name before --configfile."
             raise DataError(path, "file not found", fix) from None
+        except OSError as error:
+            raise DataError(path, f"cannot be read ({error.strerror})", "Name a YAML file.") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise DataError(path, f"no valid YAML ({error})", "Correct the file.") from None
         if not isinstance(loaded, dict):

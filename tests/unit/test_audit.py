@@ -343,6 +343,14 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert cli.main(["datasets", "audit", "mine", "--report-only", "--selection", selection]) == 0
     assert cli.main(["datasets", "audit", "other"]) == 1
     assert "no data set 'other'" in capsys.readouterr().err
+    for jobs in ("0", "-1", "two", "1.5"):
+        with pytest.raises(SystemExit):
+            cli.main(["datasets", "audit", "mine", f"--jobs={jobs}"])
+        assert f"--jobs: '{jobs}' is no number of processes of at least 1" in capsys.readouterr().err
+    Path("in/train/images/Zo\u00eb.png").touch()
+    assert cli.main(["datasets", "audit", "mine", "--json"]) == 1
+    text = capsys.readouterr().out
+    assert text.isascii() and json.loads(text) == json.loads(Path("results/mine/audit.json").read_text("utf-8"))
 
 
 def test_every_kind_is_in_the_documentation_as_it_is() -> None:

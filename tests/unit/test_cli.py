@@ -122,6 +122,7 @@ def test_datasets_reads_files_given_with_configfile(project, capsys):
         (["datasets", "nope"], "no data set 'nope' in the configuration; known: crowd, gone"),
         (["datasets", "gone"], "nowhere: the folder of the data set 'gone'"),
         (["datasets", "--configfile", "no.yaml"], "no.yaml: file not found"),
+        (["datasets", "--configfile", "."], ".: cannot be read (Is a directory)"),
         (["evaluate", "crowd"], "results/crowd/evaluation.json: not made yet. Run: snakemake"),
         (["corrections", "check", "no.json"], "no.json: cannot be read"),
         (["corrections", "check", "results/crowd/merge"], "no edit files in this folder"),
