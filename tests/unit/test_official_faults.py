@@ -320,7 +320,7 @@ def test_fdst_regions_without_order_of_names(tmp_path: Path) -> None:
     write(CLIP, official.via("001.jpg", 5, boxes, old=True))(tmp_path)
     made = reader("fdst", tmp_path)
     (ref,) = (ref for ref in made.list_images() if ref.image_id == "1-001")
-    np.testing.assert_array_equal(made.read_points(ref), [[k + 1.5, 2 * k + 2.5] for k in range(12)])
+    np.testing.assert_array_equal(made.read_points(ref), [[k + 1, 2 * k + 2] for k in range(12)])
 
 
 def test_reader_that_gives_too_few_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
