@@ -12,15 +12,15 @@ from crowdmask.corrections.exchange.record import Record
 _STEPS = {
     "coco": (
         "Load the pictures of images/ and the COCO file into your tool (COCO 1.0, instances).",
-        f"Each annotation carries its head in the key `{POINT_ID}`, and its own `id`. A tool that drops both does no "
-        "harm as long as it keeps the file names of the pictures.",
+        f"Each annotation carries its head as `{POINT_ID}`. A tool that drops it does no harm, as long as it keeps the "
+        "file names of the pictures: heads are then found by their place.",
         "Save, or export from the tool, as COCO instances: polygons or run lengths, `iscrowd` 0 or 1, all are read.",
     ),
     "cvat": (
         "Make a task (or a project with a task). Under labels choose Raw and paste the content of labels.json.",
         "Upload all files of images/ to it.",
-        "In the task: Actions, Upload annotations, format `CVAT 1.1`, the XML file listed above. (Or format "
-        "`COCO 1.0` with an export made by --to coco; CVAT then keeps no ids.)",
+        "In the task: Actions, Upload annotations, format `CVAT 1.1`, the XML file listed above. (For format "
+        "`COCO 1.0`: an export made by --to coco.)",
         "Correct with the polygon, brush and eraser tools. An AI tool's mask is fine too.",
         "Save. Actions, Export task dataset, format `CVAT for images 1.1`, without the images.",
     ),
@@ -43,8 +43,8 @@ _STEPS = {
         "Export, format `JSON` (the full one; JSON-MIN and COCO lose holes and fragments).",
     ),
     "label-map": (
-        "Each picture of images/ has a 16-bit grey PNG of the same size: 0 is background, every other value is one "
-        "head. Which value is which head stands in the table beside it.",
+        "Each picture of images/ has a 16-bit grey PNG of the same name and size: 0 is background, every other value "
+        f"is one head, its {POINT_ID} plus 1.",
         "Paint over it in any editor that keeps 16 bits and sharp edges (GIMP: pencil, not brush; Fiji). Give a head "
         "that is missing a value that the picture does not have yet; paint a wrong head over with 0.",
         "Save as 16-bit grey PNG under the same name. No scaling, no smoothing, no colours.",
