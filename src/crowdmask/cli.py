@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from crowdmask import cli_people, cli_stages
+from crowdmask import cli_corrections, cli_people, cli_stages
 from crowdmask.errors import CrowdmaskError
 
 EXAMPLES = """examples:
@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   crowdmask datasets inspect /data/ShanghaiTech      which data sets a folder holds
   crowdmask corrections template demo test/scene-0002 --points 3,4
   crowdmask corrections check corrections/demo/test/scene-0001.json
+  crowdmask corrections export demo --to cvat --images test/scene-0001
   crowdmask evaluate demo                            how good the masks are
 
 `crowdmask stage NAME ...` runs one job of the workflow by hand: copy the line from a log.
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     cli_people.add(verbs)
+    cli_corrections.add(verbs)
     cli_stages.add(verbs)
     return top
 

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
         config = settings.load({"datasets": {args.name: args.selection}})
     else:
         config = cli_people.read_config(args.configfile)
-    entry = cli_people._known(config, args.name)
+    entry = cli_people.known(config, args.name)
     report = audit(args.name, entry, "results", jobs=args.jobs)
     page = Path("results", args.name, "audit.html")
     if args.json:

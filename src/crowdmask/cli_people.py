@@ -1,9 +1,8 @@
-"""Verbs for people: `datasets`, `corrections`, `evaluate`."""
+"""Verbs for people: `datasets`, `evaluate`; and what all such verbs share."""
 
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +10,15 @@ from typing import Any
 
 import yaml
 
-from crowdmask import cli_audit, tables
+from crowdmask import cli_audit
 from crowdmask import config as settings
 from crowdmask.datasets import reader_for
-from crowdmask.datasets.base import batch_holding, batches_of
 from crowdmask.errors import CrowdmaskError, DataError, SettingsError
 
 
 def add(verbs: Any) -> None:
     """Add the verbs."""
-    made = _verb(
+    made = verb(
         verbs,
         "datasets",
         "list data sets, or find out what a folder holds",
@@ -30,13 +28,13 @@ def add(verbs: Any) -> None:
         "  crowdmask datasets audit demo",
     )
     kinds = made.add_subparsers(dest="action", required=True, metavar="ACTION")
-    listed = _verb(
+    listed = verb(
         kinds, "list", "list the data sets of the configuration", "crowdmask datasets list --configfile my.yaml"
     )
     listed.add_argument("name", nargs="?", help="only this one, with its images")
-    _config_option(listed)
+    config_option(listed)
     listed.set_defaults(run=datasets)
-    inspected = _verb(
+    inspected = verb(
         kinds,
         "inspect",
         "say which data sets a folder holds, and how to enter them in the configuration",
@@ -47,36 +45,7 @@ def add(verbs: Any) -> None:
     inspected.set_defaults(run=inspect_folder)
     cli_audit.add(kinds)
 
-    made = _verb(
-        verbs,
-        "corrections",
-        "check edit files, or start one",
-        "crowdmask corrections template demo test/scene-0002 --points 3,4\n"
-        "  crowdmask corrections check corrections/demo",
-    )
-    kinds = made.add_subparsers(dest="action", required=True, metavar="ACTION")
-    check = _verb(
-        kinds, "check", "read edit files and say what is wrong", "crowdmask corrections check corrections/demo"
-    )
-    check.add_argument("files", nargs="+", help="edit files, or folders of them", metavar="FILE")
-    check.set_defaults(run=check_corrections)
-    template = _verb(
-        kinds,
-        "template",
-        "print an edit file that holds the present masks of some heads",
-        "crowdmask corrections template demo test/scene-0001 --points 3,4",
-    )
-    template.add_argument("name", help="data set")
-    template.add_argument("image", help="split/image_id")
-    template.add_argument("--points", required=True, help="point ids, with commas")
-    template.add_argument("--author", default=_user(), help="your name (default: %(default)s)")
-    template.add_argument(
-        "--output", metavar="FILE", help="new file to write instead of printing; never an existing one"
-    )
-    _config_option(template)
-    template.set_defaults(run=print_template)
-
-    made = _verb(verbs, "evaluate", "show how good the masks of a data set are", "crowdmask evaluate demo")
+    made = verb(verbs, "evaluate", "show how good the masks of a data set are", "crowdmask evaluate demo")
     made.add_argument("name", help="data set")
     made.add_argument("--json", action="store_true", help="the whole file, for machines")
     made.set_defaults(run=evaluate)
@@ -94,7 +63,8 @@ def complete(arguments: Sequence[str]) -> list[str]:
     return result
 
 
-def _verb(verbs: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
+def verb(verbs: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
+    """Add a verb, or an action of one, with its help and an example."""
     return verbs.add_parser(
         name,
         help=text,
@@ -104,15 +74,8 @@ def _verb(verbs: Any, name: str, text: str, example: str) -> argparse.ArgumentPa
     )
 
 
-def _user() -> str:
-    """Name of the account."""
-    try:
-        return getpass.getuser() or "unknown"
-    except (OSError, KeyError):  # an account without a name, as in some containers
-        return "unknown"
-
-
-def _config_option(parser: argparse.ArgumentParser) -> None:
+def config_option(parser: argparse.ArgumentParser) -> None:
+    """Add --configfile."""
     parser.add_argument(
         "--configfile", nargs="*", default=[], help="files added to config.yaml, as given to snakemake", metavar="FILE"
     )
@@ -149,11 +112,16 @@ def _update(target: dict[str, Any], source: dict[str, Any]) -> None:
             target[key] = value
 
 
-def _known(config: settings.Config, name: str) -> settings.Dataset:
+def known(config: settings.Config, name: str) -> settings.Dataset:
+    """Entry of a data set.
+
+    Raises:
+        SettingsError: there is none of this name.
+    """
     if name not in config.datasets:
-        known = ", ".join(config.datasets)
+        names = ", ".join(config.datasets)
         raise SettingsError(
-            f"no data set {name!r} in the configuration; known: {known}. Correct the name, or add --configfile FILE."
+            f"no data set {name!r} in the configuration; known: {names}. Correct the name, or add --configfile FILE."
         )
     return config.datasets[name]
 
@@ -162,7 +130,7 @@ def datasets(args: argparse.Namespace) -> None:
     """List data sets, or the images of one."""
     config = read_config(args.configfile)
     if args.name:
-        refs = reader_for(args.name, _known(config, args.name), "results").list_images()
+        refs = reader_for(args.name, known(config, args.name), "results").list_images()
         for ref in refs:
             print(f"{ref.split}\t{ref.image_id}\t{ref.image}\t{ref.annotation}")
         return
@@ -182,65 +150,6 @@ def inspect_folder(args: argparse.Namespace) -> None:
     from crowdmask.datasets import inspect
 
     inspect.command(args.folder, args.json)
-
-
-def check_corrections(args: argparse.Namespace) -> None:
-    """Check edit files."""
-    from crowdmask.corrections.template import check
-
-    files: list[Path] = []
-    for path in map(Path, args.files):
-        found = sorted(path.rglob("*.json")) if path.is_dir() else [path]
-        if not found:
-            raise DataError(path, "no edit files in this folder", "They end in .json: see docs/corrections.md.")
-        files += found
-    problems = check(files)
-    for problem in problems:
-        print(problem)
-    if problems:
-        raise CrowdmaskError(f"{len(problems)} faults in {len(files)} edit files")
-    print(f"{len(files)} edit files are valid")
-
-
-def print_template(args: argparse.Namespace) -> None:
-    """Print an edit file with the present masks."""
-    from crowdmask.corrections import native
-    from crowdmask.corrections.template import template
-
-    config = read_config(args.configfile)
-    refs = reader_for(args.name, _known(config, args.name), "results").list_images()
-    split, _, image_id = args.image.partition("/")
-    batch = batch_holding(batches_of(refs, config.batches), split, image_id)
-    if batch is None:
-        raise SettingsError(f"no image {args.image!r} in the data set {args.name}; write split/image_id")
-    try:
-        points = [int(text) for text in args.points.split(",")]
-    except ValueError:
-        raise SettingsError(f"--points {args.points!r}: write point ids with commas, for example 3,4") from None
-    folder = Path("results", args.name)
-    images = tables.read(folder / "datasets" / split / f"{batch}.parquet", "images")
-    image = next(row for row in images if row["image_id"] == image_id)
-    merged, made = (
-        [
-            row
-            for row in tables.stream(folder / stage / split / f"{batch}.parquet", "masks")
-            if row["image_id"] == image_id
-        ]
-        for stage in ("merge", "exclude")
-    )
-    # An edit refers to the mask that the pipeline made, so that a neighbour's correction does not make it stale.
-    text = native.dump(template(merged, image, points, args.author, source_rows=made))
-    if args.output is None:
-        print(text, end="")
-        return
-    target = Path(args.output)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(target, "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise DataError(target, "there is a file already", "Add to it by hand, or name another one.") from None
-    print(f"wrote {target}")
 
 
 def evaluate(args: argparse.Namespace) -> None:

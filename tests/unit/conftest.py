@@ -1,14 +1,20 @@
-"""Models that tests of SAM's decoder share."""
+"""Models that tests of SAM's decoder share; a data set whose masks are handed out."""
 
+import contextlib
+import shutil
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from segment_anything.modeling import Sam
 
 from crowdmask.config import Sam as SamSettings
+from crowdmask.corrections.exchange import tools
 from crowdmask.masks import checkpoints, sam
+from layouts import handout
 
 
 @cache
@@ -45,3 +51,24 @@ def any_sam(request: pytest.FixtureRequest) -> Sam:
 def shipped() -> Sam:
     """The small SAM as it ships."""
     return build("shipped")
+
+
+@pytest.fixture(scope="session")
+def handout_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set of `layouts.handout` with its tables up to merge."""
+    root = tmp_path_factory.mktemp("made")
+    with contextlib.chdir(root):
+        handout.make(root)
+        handout.make_tables()
+        handout.run_merge()
+    return root
+
+
+@pytest.fixture
+def handout_project(handout_made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the data set and its tables, as the working directory, and a tool that writes one file."""
+    copy = shutil.copytree(handout_made, tmp_path / "copy")
+    monkeypatch.chdir(copy)
+
+    monkeypatch.setattr(tools, "module", lambda tool: SimpleNamespace(TOOL=tool, write=handout.write))
+    return copy

@@ -18,6 +18,7 @@ VERBS = (
     ["datasets"],
     ["corrections"],
     ["corrections", "check"],
+    ["corrections", "export"],
     ["corrections", "template"],
     ["evaluate"],
     ["stage"],

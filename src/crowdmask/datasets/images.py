@@ -73,6 +73,18 @@ def read_image(path: str | Path, exif: Exif = "stored") -> np.ndarray:
     return open_picture(path, exif).pixels
 
 
+def path_of(root: str | Path, row: Mapping[str, Any]) -> Path:
+    """File of a row of `tables.IMAGES`; opens nothing.
+
+    Raises:
+        DataError: the path leaves the root.
+    """
+    relative = PurePosixPath(row["path"])
+    if relative.is_absolute() or ".." in relative.parts:
+        raise DataError(row["path"], f"leads outside of {root}", "Delete the table that says so, and run again.")
+    return Path(root, relative)
+
+
 def read_row(root: str | Path, row: Mapping[str, Any], exif: Exif) -> np.ndarray:
     """Decode the image of a row of `tables.IMAGES`: uint8 (H, W, 3) RGB.
 
@@ -84,10 +96,7 @@ def read_row(root: str | Path, row: Mapping[str, Any], exif: Exif) -> np.ndarray
     Raises:
         DataError: as `read_image`; or the path leaves the root; or the file has another size than the table says.
     """
-    relative = PurePosixPath(row["path"])
-    if relative.is_absolute() or ".." in relative.parts:
-        raise DataError(row["path"], f"leads outside of {root}", "Delete the table that says so, and run again.")
-    path = Path(root, relative)
+    path = path_of(root, row)
     pixels = read_image(path, exif)
     if pixels.shape[:2] != (row["height"], row["width"]):
         raise DataError(path, "its size changed since it was listed", "Run again from the images table on.")
