@@ -21,7 +21,7 @@ from crowdmask.masks.rle import Window
 MAX_KEPT = 1 << 28
 """Most pixels of all windows of a picture together, all readings (bytes)."""
 MAX_WORK = 1 << 30
-"""Most that is drawn, if nothing else is said, beyond a fixed cost for each ring; the unit is a pixel of a filled box."""
+"""Most drawing that a budget begins with unless told otherwise; the unit is a pixel of a filled box."""
 MAX_BOX = 1 << 26
 """Most pixels of an outline's box."""
 MAX_RINGS = 1000
@@ -60,9 +60,7 @@ class Budget:
         """
         self._work -= math.ceil(work)
         if self._work < 0:
-            raise ValueError(
-                "too costly to draw, together with what came before; bring the masks as run lengths, in several files"
-            )
+            raise ValueError("too costly to draw, with what came before; bring masks as run lengths, or several files")
 
     def keep(self, pixels: int) -> None:
         """Charge memory that is about to be taken.
