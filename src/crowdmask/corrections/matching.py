@@ -219,22 +219,28 @@ class _Work:
                 )
 
     def parts_of_redrawn(self) -> None:
-        """Shapes mostly inside of the old mask of a head whose other part was found by its looks."""
+        """Shapes mostly inside of the old mask of a head whose other part was found by its looks, or of its new one."""
         pairs = self.pairs
         if pairs.strict:
             return
         for head in [h for h, one in self.done.items() if one.kind == "replaced"]:
             old, own = pairs.heads[head], self.used[head]
-            parts = []
+            new = self.done[head].window or EMPTY
+            lacking = [part for part in old.parts if 2 * common(part, new) < part.area]
+            parts, large = [], False
             for s in pairs.near[head]:
-                if s in pairs.free_shapes and s not in pairs.stray:
-                    area = pairs.reading(s).area
-                    if area and common(pairs.reading(s), old.window) >= 0.5 * area:
+                window = pairs.reading(s)
+                if s in pairs.free_shapes and s not in pairs.stray and window.mask.size:
+                    ring = not pairs.shapes[s].exact and common(window, new) >= pairing.INSIDE * window.area
+                    if ring or 2 * common(window, old.window) >= window.area:
                         parts.append(s)
+                    elif any(2 * common(part, window) >= part.area for part in lacking):
+                        parts.append(s)
+                        large |= window.area > pairing.PIECE * old.window.area
             if not parts:
                 continue
             group = sorted([*own, *parts])
-            if pairs.foreign(head, group, pairing.PIECE):
+            if large or pairs.foreign(head, group, pairing.PIECE):
                 self.doubt(head, group, "cut into several heads, or one head in several parts")
             else:
                 self.redraw(head, group)
