@@ -103,6 +103,11 @@ def picture_of(mask: str) -> np.ndarray:
     return np.array([[char == "#" for char in line] for line in mask.split()])
 
 
+def label(value: object) -> str | None:
+    """Name of a test's parameter, short also for a long text."""
+    return repr(value[:30]) if isinstance(value, str | bytes) else None
+
+
 def mutations(content: bytes, number: int, parts: Sequence[bytes]) -> Iterator[bytes]:
     """Damaged copies: bytes changed, removed, doubled, cut off, or replaced by some of the parts."""
     for seed in range(number):

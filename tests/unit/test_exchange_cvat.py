@@ -7,7 +7,19 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from exchange_cases import assert_same, file, full, label_maps, masks_of, mutations, picture_of, record, survive, task
+from exchange_cases import (
+    assert_same,
+    file,
+    full,
+    label,
+    label_maps,
+    masks_of,
+    mutations,
+    picture_of,
+    record,
+    survive,
+    task,
+)
 from exchange_cases import tricky as tricky_masks
 from hypothesis import given, settings
 
@@ -278,6 +290,7 @@ def test_shapes_that_are_no_masks_are_named_not_dropped(kind):
         (b"\xff\xfe<\x00a", "not valid XML"),
         (dump("\udcff").encode("utf-8", "surrogateescape"), "not valid XML"),
     ],
+    ids=label,
 )
 def test_what_does_not_fit_is_refused_by_name(content, problem):
     message = refused(content)
@@ -286,15 +299,18 @@ def test_what_does_not_fit_is_refused_by_name(content, problem):
 
 
 def test_masks_that_claim_gigabytes_together_are_refused_before_they_are_made():
-    side = 16_000
+    side = 8000
     one = mask(f"0, {side * side}", f'left="0" top="0" width="{side}" height="{side}"')
     size = f'width="{side}" height="{side}"'
+    assert "its box has 81000000 pixels, more than 67108864" in refused(
+        dump(mask("0, 81000000", 'left="0" top="0" width="9000" height="9000"'), 'width="9000" height="9000"')
+    )
     message = refused(dump(one * 40, size))
-    assert "mask 1: the boxes of the picture's shapes hold too many pixels altogether" in message
+    assert "mask 4: the boxes of the picture's shapes hold too many pixels altogether" in message
     images = dump(one, size).split("<image")[1].split("</annotations>")[0]
     content = f"<annotations>{''.join(f'<image{images}' for _ in range(40))}</annotations>"
     found = cvat.read(file(content))
-    with pytest.raises(DataError, match=r"image 4 .* with it the file's shapes are too large"):
+    with pytest.raises(DataError, match=r"image 16 .* with it the file's shapes are too large"):
         for _ in range(40):
             next(found)
 

@@ -100,6 +100,8 @@ class Checks:
         Raises:
             DataError: the windows of the picture, or of the file, get too large or costly together.
         """
+        if pixels > outlines.MAX_BOX:
+            raise self.error(where, f"its box has {pixels} pixels, more than {outlines.MAX_BOX}", _LARGE)
         try:
             self.work(max(pixels, work))
             self._budget.keep(pixels)
