@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from crowdmask import cli_people, tables
+from crowdmask import cli_history, cli_import, cli_people, tables
 from crowdmask.cli_people import config_option, known, verb
 from crowdmask.corrections.exchange import tools
 from crowdmask.datasets import reader_for
@@ -21,14 +21,29 @@ def add(verbs: Any) -> None:
     made = verb(
         verbs,
         "corrections",
-        "hand out masks for correction; check edit files, or start one",
+        "hand out masks for correction and take them back; who did what; edit files by hand",
         "crowdmask corrections export demo --to cvat --images test/scene-0001\n"
+        "  crowdmask corrections import demo annotations.xml --author ada\n"
+        "  crowdmask corrections log demo\n"
         "  crowdmask corrections template demo test/scene-0002 --points 3,4\n"
         "  crowdmask corrections check corrections/demo",
     )
     kinds = made.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for action in (_add_export, _add_check, _add_template):
+    for action in (_add_export, _add_import, cli_history.add_log, _add_check, _add_template):
         action(kinds)
+
+
+def _add_import(kinds: Any) -> None:
+    made = verb(
+        kinds,
+        "import",
+        "take what a tool gives back: edits are found, masks that nobody touched stay as they are",
+        "crowdmask corrections import demo annotations.xml --author ada --dry-run\n"
+        "  crowdmask corrections import demo export.zip --conflicts newest",
+    )
+    cli_import.add_options(made)
+    config_option(made)
+    made.set_defaults(run=import_corrections)
 
 
 def _add_check(kinds: Any) -> None:
@@ -141,6 +156,13 @@ def export(args: argparse.Namespace) -> None:
     print(f"pictures: {len(done.rows)}, of {len({(row['split'], row['image_id']) for row in done.rows})} images")
     print(f"masks: {done.masks}")
     print(f"record: {done.path} (keep it under version control: the way back needs it)")
+
+
+def import_corrections(args: argparse.Namespace) -> None:
+    """Import what a tool gave back."""
+    from crowdmask.corrections.present import Present
+
+    cli_import.run(args, Present(cli_people.read_config(args.configfile), args.name))
 
 
 def check_corrections(args: argparse.Namespace) -> None:

@@ -45,7 +45,7 @@ def log(args: argparse.Namespace) -> None:
     from crowdmask.datasets.base import batches_of
 
     config = cli_people.read_config(args.configfile)
-    reader = reader_for(args.name, cli_people._known(config, args.name), "results")
+    reader = reader_for(args.name, cli_people.known(config, args.name), "results")
     batches = batches_of(reader.list_images(), config.batches)
     found = history.log(args.name, Path(config.corrections.folder, args.name), batches, "results")
     if args.json:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+
 import numpy as np
+from PIL import Image
+
+from crowdmask.corrections.exchange.base import MAX_PIXELS
 
 PARTS = 8
 """Rows and columns of parts."""
+CLOSE = 8
+"""Grey levels that a part's mean may change when a tool saves a picture anew."""
 
 _GREY = np.array([299, 587, 114])
 """Shares of red, green and blue in the grey, in thousandths (ITU-R BT.601)."""
@@ -37,3 +45,28 @@ def looks(picture: np.ndarray) -> str:
 
 def _parts(side: int) -> list[tuple[int, int]]:
     return [(side * i // PARTS, -(-side * (i + 1) // PARTS)) for i in range(PARTS)]
+
+
+def alike(content: bytes, sha256: str, look: str) -> bool:
+    """Whether a picture's file shows what was handed out, perhaps saved anew.
+
+    Args:
+        content: Of the file.
+        sha256: Of the file that was handed out.
+        look: Its `looks`.
+
+    Returns:
+        True for equal bytes, and where no part's mean differs by more than `CLOSE` grey levels (our choice). False for
+        what is no picture.
+    """
+    if hashlib.sha256(content).hexdigest() == sha256:
+        return True
+    try:
+        with Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "BMP", "WEBP", "TIFF")) as file:
+            if file.size[0] * file.size[1] > MAX_PIXELS:
+                return False
+            pixels = np.asarray(file.convert("RGB"))
+    except Exception:  # whatever Pillow says of a damaged file, it is not the picture
+        return False
+    pairs = zip(bytes.fromhex(looks(pixels)), bytes.fromhex(look), strict=True)
+    return all(abs(a - b) <= CLOSE for a, b in pairs)

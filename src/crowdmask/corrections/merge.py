@@ -193,7 +193,7 @@ def _apply(
             head.force.append(number)
             continue
         try:
-            head.drawn = _drawn(edit, head.row, height, width)
+            head.drawn = drawing_of(edit, head.row, height, width)
         except ValueError as error:
             raise DataError(where, str(error), "Correct this edit or remove it.", row=number) from None
         for earlier in head.force:
@@ -205,15 +205,27 @@ def _apply(
     return heads, outcomes
 
 
-def _drawn(edit: Any, row: Row, height: int, width: int) -> rle.Window | None:
-    """Mask that an edit sets; None = it deletes."""
+def drawing_of(edit: native.Edit, row: Row | None, height: int, width: int) -> rle.Window | None:
+    """Mask that an edit sets; None = it deletes.
+
+    Args:
+        edit: Any but `accept`.
+        row: The head's row of `tables.MASKS`, for a circle; None = it has no exclusion circle.
+        height: Of the image, pixels.
+        width: Of the image, pixels.
+
+    Raises:
+        ValueError: the drawing cannot be drawn, has no pixel, or is a circle without radius.
+    """
     if isinstance(edit, native.Delete):
         return None
     if isinstance(edit, native.Circle):
-        radius = row["radius_px"] if edit.radius is None else edit.radius
-        if edit.radius is None and row["sha256"] == "":
+        if row is None or (edit.radius is None and row["sha256"] == ""):
             raise ValueError("an added head has no exclusion circle: give a radius")
+        radius = row["radius_px"] if edit.radius is None else edit.radius
         return disc(row["x"], row["y"], min(radius, float(height + width)), height, width)
+    if isinstance(edit, native.Accept):
+        raise ValueError("an accept draws nothing")
     return native.to_mask(edit, height, width)
 
 

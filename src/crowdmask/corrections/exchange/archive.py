@@ -1,7 +1,7 @@
 """Files that people bring back: plain ones, folders, and zips of them, which are never unpacked to disk.
 
-A member of a zip is read into memory, one at a time, and its name is only a name: no path is made of it. An archive with
-one member that could hurt a program which does unpack it (a way out of the folder, a link) is refused as a whole.
+A member of a zip is read into memory, one at a time, and its name is only a name: no path is made of it. An archive
+with one member that could hurt a program which does unpack it (a way out of the folder, a link) is refused as a whole.
 
 Pictures come along with annotation files, as files like any other. An importer takes for a label map what
 `label_map.belongs` says: a PNG or TIFF of one channel, unless it lies in a folder `images`; other pictures are media.

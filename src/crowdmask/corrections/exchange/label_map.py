@@ -34,7 +34,7 @@ _BAND = 1 << 22
 _DEEPEST = 1032
 """Most bytes that deflate, thus a PNG, makes of one (zlib's technical notes)."""
 _RAW = ("L", "I;16", "I;16B", "I;16L", "I;16N")
-"""Forms of grey samples that Pillow gives as they are stored; it stretches, or turns round, those that it names else."""
+"""Forms of grey samples that Pillow gives as they are stored; it stretches, or turns round, what it names otherwise."""
 _WAY_OUT = "Save it as grey PNG of 16 bits with the ids as values, or use another format."
 
 

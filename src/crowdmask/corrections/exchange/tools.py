@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from crowdmask.corrections.exchange.base import File
+
 TOOLS = {
     "coco": "coco",
     "cvat": "cvat",
@@ -23,3 +25,12 @@ MARGIN = 32
 def module(tool: str) -> Any:
     """The module of a tool, one of `TOOLS`."""
     return import_module(f"crowdmask.corrections.exchange.{TOOLS[tool]}")
+
+
+def of(file: File) -> Any | None:
+    """The module whose format a file is of, by its content; None where it is of none."""
+    for tool in TOOLS:
+        found = module(tool)
+        if found.belongs(file):
+            return found
+    return None

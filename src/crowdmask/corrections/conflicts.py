@@ -1,0 +1,150 @@
+"""Two people, one head: who drew what without having seen the other, and which drawing is to hold."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import numpy as np
+
+from crowdmask.corrections import native
+from crowdmask.corrections.merge import drawing_of
+from crowdmask.errors import SettingsError
+from crowdmask.masks.rle import Window
+
+Holds = Literal["earlier", "later", "union", "neither"]
+"""`neither`: the incoming edit is not written; what the edit file says stays."""
+
+POLICIES = "refuse, newest, union or author:NAME"
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What an edit file says of a head already, without the incoming author having seen it.
+
+    Attributes:
+        row: Row of the edit that draws or deletes it.
+        author: Who made it.
+        time: When, ISO 8601.
+        window: The mask; None = deleted.
+    """
+
+    row: int
+    author: str
+    time: str
+    window: Window | None
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two authors' edits of one head.
+
+    Attributes:
+        point_id: The head; of a head that both added, the earlier one's id, or None where it has none.
+        earlier: What is in the edit file.
+        author: Of the incoming edit.
+        time: Of the incoming edit.
+        window: Of the incoming edit; None = it deletes.
+        iou: Agreement of the two masks; 1 where both delete, 0 where one does.
+        holds: What the policy says.
+    """
+
+    point_id: int | None
+    earlier: Earlier
+    author: str
+    time: str
+    window: Window | None
+    iou: float
+    holds: Holds
+
+    def summary(self) -> dict[str, Any]:
+        """For the table of conflicts."""
+        return {
+            "point_id": self.point_id,
+            "earlier": {"row": self.earlier.row, "author": self.earlier.author, "time": self.earlier.time},
+            "incoming": {"author": self.author, "time": self.time},
+            "iou": round(self.iou, 4),
+            "holds": self.holds,
+        }
+
+
+def check_policy(policy: str) -> str:
+    """Return the policy.
+
+    Raises:
+        SettingsError: there is no such policy.
+    """
+    if policy not in ("refuse", "newest", "union") and not re.fullmatch(r"author:.+", policy):
+        raise SettingsError(f"--conflicts {policy!r}: write {POLICIES}")
+    return policy
+
+
+def holds(policy: str, earlier: Earlier, author: str, time: str) -> Holds:
+    """Whose edit is to hold.
+
+    Args:
+        policy: `refuse`: the earlier stays, the incoming one is not written. `newest`: the one with the later time, of
+            equal times the incoming one. `union`: both masks together. `author:NAME`: that one's; `refuse` where
+            neither is of that author.
+        earlier: In the edit file.
+        author: Of the incoming edit.
+        time: Of the incoming edit, ISO 8601.
+    """
+    if policy == "newest":
+        return "later" if _moment(time) >= _moment(earlier.time) else "earlier"
+    if policy == "union":
+        return "union"
+    if policy.startswith("author:"):
+        name = policy.removeprefix("author:")
+        return "later" if author == name else "earlier" if earlier.author == name else "neither"
+    return "neither"
+
+
+def _moment(text: str) -> datetime:
+    """A time without zone counts as UTC."""
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def iou(a: Window | None, b: Window | None) -> float:
+    """Intersection over union of two masks; None = no mask. Two of none agree: 1."""
+    if a is None or b is None:
+        return float(a is b)
+    box = (b.x0, b.y0, *b.mask.shape[::-1])
+    both = int(np.count_nonzero(a.within(*box).mask & b.within(a.x0, a.y0, *a.mask.shape[::-1]).mask))
+    return both / max(a.area + b.area - both, 1)
+
+
+def union(a: Window | None, b: Window | None) -> Window | None:
+    """Pixels of either mask."""
+    if a is None or b is None:
+        return a or b
+    x0, y0 = min(a.x0, b.x0), min(a.y0, b.y0)
+    x1 = max(a.x0 + a.mask.shape[1], b.x0 + b.mask.shape[1])
+    y1 = max(a.y0 + a.mask.shape[0], b.y0 + b.mask.shape[0])
+    box = x0, y0, x1 - x0, y1 - y0
+    return Window(x0, y0, a.cut(*box) | b.cut(*box))
+
+
+def drawn_since(file: native.EditFile, first: int, rows: dict[int, dict[str, Any]]) -> dict[int, Earlier]:
+    """The last drawing or deletion of each head in the edits from `first` on, by point_id.
+
+    Args:
+        file: The image's edit file.
+        first: Number of edits that the incoming author has seen. A file with fewer has been rewritten: all its edits
+            count as unseen.
+        rows: The image's rows of `tables.MASKS` as the pipeline made them, by point_id, for circles.
+    """
+    found: dict[int, Earlier] = {}
+    start = first if first <= len(file.edits) else 0
+    for number, edit in enumerate(file.edits):
+        if number < start or isinstance(edit, native.Accept) or edit.point_id is None:
+            continue
+        try:
+            window = drawing_of(edit, rows.get(edit.point_id), file.image.height, file.image.width)
+        except ValueError:
+            continue  # the merge stops at it, with its name
+        found[edit.point_id] = Earlier(number, edit.author, edit.time, window)
+    return found
