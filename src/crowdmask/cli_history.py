@@ -49,7 +49,7 @@ def log(args: argparse.Namespace) -> None:
     batches = batches_of(reader.list_images(), config.batches)
     found = history.log(args.name, Path(config.corrections.folder, args.name), batches, "results")
     if args.json:
-        print(json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False))
+        print(json.dumps(found, indent=2, sort_keys=True))  # ASCII, whatever the terminal's encoding is
     else:
         print("\n".join(lines(found)))
 

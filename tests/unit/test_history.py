@@ -265,8 +265,13 @@ def test_the_log_as_text(project, capsys):
 
 
 def test_the_log_as_json(project, capsys):
-    found = json.loads(printed(capsys, "it", "--json"))
-    assert found["verified"]["whole"]["verified"] == 1 and found["authors"][1]["author"] == "ada"
+    text = printed(capsys, "it", "--json")
+    found = json.loads(text)
+    assert text.isascii()
+    assert found["verified"]["whole"]["verified"] == 1 and [a["author"] for a in found["authors"]] == [
+        "\x1b[2Jeve\u202e",
+        "ada",
+    ]
 
 
 def test_an_unknown_data_set_is_an_error(project, capsys):
