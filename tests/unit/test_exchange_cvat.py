@@ -260,6 +260,7 @@ def test_shapes_that_are_no_masks_are_named_not_dropped(kind):
         (dump(mask("9999999999, 1")), "its rle is no list of whole numbers of at most 9 digits"),
         (dump(mask("1, 2.5, 5.5")), "its rle is no list of whole numbers"),
         (dump(mask("")), "its rle is no list of whole numbers"),
+        (dump(mask("1," * (1 << 22) + "1")), "mask 0: its rle has more than 4194304 runs"),
         (dump(mask("1,,8")), "its rle is no list of whole numbers"),
         (dump(mask("٩")), "its rle is no list of whole numbers"),
         (dump(mask("9", 'left="6" top="1" width="3" height="3"')), "is not within the 8 x 6 pixels of the image"),

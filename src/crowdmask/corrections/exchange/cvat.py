@@ -39,6 +39,8 @@ MAX_ELEMENT = 1 << 26
 """Longest element with its attributes, bytes."""
 MAX_DEPTH = 32
 """Deepest nesting; CVAT itself needs 8."""
+MAX_RUNS = 1 << 22
+"""Most run lengths of a mask."""
 MAX_OWNERS = 10_000
 """Most tasks, jobs and projects whose owners are remembered."""
 
@@ -274,6 +276,8 @@ def _mask(shape: _Element, height: int, width: int, checks: c.Checks) -> tuple[W
         told = ", ".join(f"{key} {c.short(values.get(key))}" for key in ("left", "top", "width", "height"))
         raise checks.error(where, f"its box ({told}) is not within the {width} x {height} pixels of the image")
     text = values.get("rle", "")
+    if text.count(",") >= MAX_RUNS:
+        raise checks.error(where, f"its rle has more than {MAX_RUNS} runs", "Is it a head? Draw it anew.")
     if "-" in text:
         raise checks.error(where, "its rle holds a negative run")
     if not _RUNS.fullmatch(text):
