@@ -10,7 +10,6 @@ The plan has, by picture name: `size` [height, width], `replace` {point_id: coun
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import random
@@ -59,7 +58,11 @@ def through_datumaro(kind: str, habit: str, folder: Path, out: Path, plan: dict)
     items = []
     for item in data:
         name = Path(item.media.path).name
-        masks = [(int(a.attributes["point_id"]), np.asarray(a.image).astype(np.uint8)) for a in item.annotations]
+        masks = [
+            (int(a.attributes["point_id"]), np.asarray(a.image).astype(np.uint8))
+            for a in item.annotations
+            if isinstance(a, dm.Mask)
+        ]
         made = []
         for key, mask in edited(masks, plan["pictures"][name]):
             attributes = {} if key is None or plan["strip"] else {"point_id": key}
@@ -148,7 +151,7 @@ def labelme(habit: str, folder: Path, out: Path, plan: dict) -> None:
     shutil.copytree(folder / "images", out / "saved")
     for path in sorted((out / "saved").glob("*.json")):
         loaded = LabelFile(str(path))
-        name = loaded.imagePath
+        name = loaded.image_path
         size = plan["pictures"][name]["size"]
         masks = []
         for shape in loaded.shapes:
@@ -175,8 +178,8 @@ def labelme(habit: str, folder: Path, out: Path, plan: dict) -> None:
         if plan["strip"]:
             random.Random(3).shuffle(shapes)
         LabelFile().save(
-            filename=str(path), shapes=shapes, imagePath=name, imageHeight=size[0], imageWidth=size[1],
-            imageData=base64.b64decode(base64.b64encode((out / "saved" / name).read_bytes())),
+            filename=str(path), shapes=shapes, image_path=name, image_height=size[0], image_width=size[1],
+            image_data=(out / "saved" / name).read_bytes(),
         )  # fmt: skip
         LabelFile(str(path))
 

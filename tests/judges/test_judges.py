@@ -86,34 +86,34 @@ def counts(mask: np.ndarray) -> str:
 
 
 def plan_of(tasks: tuple[record.Task, ...], edit: bool, strip: bool) -> dict[str, Any]:
-    """Five masks grown, two deleted, three added, over all pictures; none touches another mask."""
+    """Five masks halved, two deleted, three added, over all pictures; none touches another mask."""
     pictures: dict[str, Any] = {}
     quota = [(2, 1, 1), (2, 1, 1), (1, 0, 1)] if edit else [(0, 0, 0)] * 3
     for task, (replaced, deleted, added) in zip(tasks, quota, strict=True):
         taken = np.zeros((task.h, task.w), bool)
         for head in task.heads:
             taken |= task.local(head).full(task.h, task.w)
-        heads = [head for head in task.heads if task.local(head).area >= 60]
-        grown: dict[str, str] = {}
+        heads = [head for head in task.heads if task.local(head).area >= 120]
+        halved: dict[str, str] = {}
         gone = [head.point_id for head in heads[-deleted:]] if deleted else []
         for head in heads:
-            if len(grown) == replaced:
+            if len(halved) == replaced:
                 break
             old = task.local(head).full(task.h, task.w)
-            new = cv2.dilate(old.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool) & (old | ~taken)
-            if head.point_id not in gone and new.sum() > 1.6 * old.sum():
-                taken |= new
-                grown[str(head.point_id)] = counts(new)
-        assert len(grown) == replaced
+            new = old & (np.arange(task.w) <= head.x + 1)
+            whole = cv2.connectedComponents(new.astype(np.uint8))[0] == 2
+            if head.point_id not in gone and whole and 0.3 < new.sum() / old.sum() < 0.7:
+                halved[str(head.point_id)] = counts(new)
+        assert len(halved) == replaced
         places = []
         free = cv2.distanceTransform((~taken).astype(np.uint8), cv2.DIST_L2, 5)
         for _ in range(added):
             y, x = np.unravel_index(int(np.argmax(free)), free.shape)
-            assert free[y, x] > 10
-            mask = Window(int(x) - 4, int(y) - 5, np.ones((11, 9), bool)).full(task.h, task.w)
+            assert free[y, x] > 8
+            mask = Window(int(x) - 3, int(y) - 4, np.ones((9, 7), bool)).full(task.h, task.w)
             places.append(counts(mask))
             free[max(0, y - 30) : y + 30, max(0, x - 30) : x + 30] = 0
-        pictures[task.name] = {"size": [task.h, task.w], "replace": grown, "delete": gone, "add": places}
+        pictures[task.name] = {"size": [task.h, task.w], "replace": halved, "delete": gone, "add": places}
     return {"strip": strip, "pictures": pictures}
 
 
