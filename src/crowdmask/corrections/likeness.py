@@ -40,7 +40,7 @@ Difference = tuple[int, bool]
 
 def key(window: Window) -> tuple[int, int, int, bytes]:
     """The same for equal masks, and for no others; of a tight window."""
-    return window.x0, window.y0, window.mask.shape[1], window.mask.tobytes()
+    return window.x0, window.y0, window.mask.shape[1], np.packbits(window.mask).tobytes()
 
 
 def common(a: Window, b: Window) -> int:

@@ -203,7 +203,7 @@ def _bitmap(where: str, content: bytes, size: tuple[int, int], checks: c.Checks)
             with Image.open(io.BytesIO(content), formats=("PNG",)) as file:
                 if file.mode not in _PLAIN or (file.size[1], file.size[0]) != size:
                     raise ValueError(f"colour mode {file.mode}")
-                return np.asarray(file).astype(bool)
+                return np.asarray(file) != 0  # Pillow's one-bit pictures have bytes of 255
     except Exception as error:  # the decoder raises nearly anything on damaged files
         raise checks.error(where, f"its mask is no usable PNG ({error})") from None
 
@@ -251,4 +251,4 @@ def _painted(where: str, kind: str, whole: list[int], height: int, width: int, c
     canvas = Image.new("L", (x1 - x0 + 1, y1 - y0 + 1))
     moved = [value - (y0 if i % 2 else x0) for i, value in enumerate(whole)]
     getattr(ImageDraw.Draw(canvas), kind)(moved, outline=1, fill=1)
-    return _tight(Window(x0, y0, np.asarray(canvas).astype(bool)), height, width)
+    return _tight(Window(x0, y0, np.asarray(canvas) != 0), height, width)
