@@ -225,6 +225,44 @@ def test_a_part_of_a_redrawn_mask_joins_it():
     assert kinds(match([whole, other], cut, H, W)) == [("ambiguous", 0), ("kept", 1)]
 
 
+def test_a_moved_part_joins_its_redrawn_mask_unless_it_may_be_a_head():
+    head = known(0, join(box(10, 10, 20, 20), box(40, 10, 4, 10)))
+    main = exact(box(8, 10, 22, 20), "a")
+    for dx, kind in ((2, "replaced"), (3, "replaced")):  # a half and a quarter of the part are left where it was
+        decisions = match([head], [main, exact(box(40 + dx, 10, 4, 10), "b")], H, W)
+        assert kinds(decisions) == [(kind, 0)] and decisions[0].window.area == 22 * 20 + 40
+    # far larger than the part: a new head over it, or the part grown
+    decisions = match([head], [main, exact(box(40, 14, 12, 14), "b")], H, W)
+    assert kinds(decisions) == [("ambiguous", 0)] and decisions[0].where == ("a", "b")
+    # not on the part at all
+    decisions = match([head], [main, exact(box(44, 10, 4, 10), "b")], H, W)
+    assert kinds(decisions) == [("replaced", 0), ("added", None)]
+
+
+def test_lines_of_holes_join_a_redrawn_mask():
+    ring = without(box(10, 10, 20, 20), box(16, 16, 6, 6))
+    other = known(1, box(60, 10, 10, 10))
+    shapes = [drawn(box(10, 10, 26, 20), "a"), drawn(box(16, 16, 5, 6), "b"), drawn(other.window, "c")]
+    decisions = match([known(0, ring), other], shapes, H, W)
+    assert kinds(decisions) == [("replaced", 0), ("kept", 1)]
+    assert decisions[0].where == ("a", "b") and "hole" in decisions[0].reason
+    # the reading of two rings that keeps the hole is taken, where there is one
+    grown = box(10, 10, 26, 20)
+    shapes[:2] = [Shape("a", (grown, without(grown, box(16, 16, 6, 6))), False)]
+    decisions = match([known(0, ring), other], shapes, H, W)
+    assert decisions[0].window.area == 26 * 20 - 36 and decisions[0].reason == ""
+
+
+def test_pieces_that_touch_by_a_corner_only():
+    head = known(0, join(box(10, 10, 1, 1), box(11, 11, 1, 1)))
+    pixel = Window(0, 0, np.ones((1, 1), bool))
+    shapes = [
+        Shape(name, (Window(at, at, pixel.mask), Window(at, at, np.ones((2, 2), bool))), False)
+        for name, at in (("a", 10), ("b", 11))
+    ]
+    assert kinds(match([head], shapes, H, W)) == [("kept", 0)]
+
+
 @pytest.mark.parametrize("ids", [True, False])
 def test_a_second_copy_is_not_added(ids):
     copy = exact(box(18, 20, 10, 10), "copy")  # a pixel beside head 13

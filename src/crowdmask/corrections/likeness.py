@@ -235,7 +235,8 @@ class Noise:
         least = max(share * self.window.area, min(SPECK, SPECK_SHARE * self.window.area))
         for i in sorted(range(len(pieces)), key=lambda i: pieces[i][0].area):
             piece = pieces[i]
-            own = {p for p in free if any(2 * common(self.parts[p], r) >= self.parts[p].area for r in piece)}
+            owned = ({p for p in free if 2 * common(self.parts[p], r) >= self.parts[p].area} for r in piece)
+            own = next(filter(None, owned), set())
             free -= own
             if own or self._around_hole(piece) or any(iou(pieces[j][0], piece[0]) >= 0.8 for j in fair):
                 fair.append(i)

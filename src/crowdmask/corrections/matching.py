@@ -227,20 +227,23 @@ class _Work:
             old, own = pairs.heads[head], self.used[head]
             new = self.done[head].window or EMPTY
             lacking = [part for part in old.parts if 2 * common(part, new) < part.area]
-            parts, large = [], False
+            parts, unsure = [], False
             for s in pairs.near[head]:
                 window = pairs.reading(s)
                 if s in pairs.free_shapes and s not in pairs.stray and window.mask.size:
                     ring = not pairs.shapes[s].exact and common(window, new) >= pairing.INSIDE * window.area
                     if ring or 2 * common(window, old.window) >= window.area:
                         parts.append(s)
-                    elif any(2 * common(part, window) >= part.area for part in lacking):
+                        continue
+                    # A part of the old mask that the new one lacks, redrawn or moved.
+                    likeness = max((iou(part, window) for part in lacking), default=0.0)
+                    if likeness >= NEW_IOU or any(2 * common(part, window) >= part.area for part in lacking):
                         parts.append(s)
-                        large |= window.area > pairing.PIECE * old.window.area
+                        unsure |= likeness < REDRAWN_IOU and window.area > pairing.PIECE * old.window.area
             if not parts:
                 continue
             group = sorted([*own, *parts])
-            if large or pairs.foreign(head, group, pairing.PIECE):
+            if unsure or pairs.foreign(head, group, pairing.PIECE):
                 self.doubt(head, group, "cut into several heads, or one head in several parts")
             else:
                 self.redraw(head, group)

@@ -1,0 +1,175 @@
+"""Matching of pictures full of masks: nothing touched, so many edited, and all of it re-traced."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from retrace import TRACERS, exact, retrace
+
+from crowdmask.corrections.exchange.base import Shape
+from crowdmask.corrections.likeness import inner_point
+from crowdmask.corrections.matching import Known, match
+from crowdmask.masks.rle import Window
+
+CELL = 40
+IDS = ("kept", "lost", "renumbered")
+
+
+def blob(rng: np.random.Generator, radius: float, size: int = CELL) -> np.ndarray:
+    """A lobed disc, cut by a line or freckled with holes now and then; around the middle of (size, size)."""
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2 - rng.uniform(-0.5, 0.5, (2, 1, 1))
+    angle = np.arctan2(y, x)
+    lobes = 1 + 0.2 * np.sin(rng.integers(1, 4) * angle + rng.uniform(0, 6)) + 0.1 * np.sin(5 * angle)
+    mask = np.hypot(x, y) <= radius * lobes
+    if rng.random() < 0.4:
+        mask &= rng.uniform(-1, 1) * x + rng.uniform(-1, 1) * y < radius * rng.uniform(0.2, 0.8)
+    if rng.random() < 0.2:
+        mask &= rng.random(mask.shape) > 0.02
+    mask[size // 2, size // 2] = True
+    return mask
+
+
+def crowd(rng: np.random.Generator, count: int, least: float = 0.5, most: float = 12) -> tuple[list[Known], int, int]:
+    """Masks in the cells of a grid, some of them touching the picture's border, with ids in no order."""
+    columns = max(1, round(count**0.5))
+    rows = -(-count // columns)
+    height, width = rows * CELL, columns * CELL
+    names = rng.permutation(3 * count)[:count]
+    heads = []
+    for i, name in enumerate(names):
+        mask = blob(rng, float(rng.uniform(least, most)))
+        x0, y0 = CELL * (i % columns), CELL * (i // columns)
+        window = Window(x0, y0, mask).tight()
+        if rng.random() < 0.3:
+            y0 -= window.y0 if i < columns else 0
+            x0 -= window.x0 if i % columns == 0 else 0
+        window = Window(x0, y0, mask).within(0, 0, width, height).tight()
+        heads.append(Known(int(name), inner_point(window), window))
+    return heads, height, width
+
+
+def name_of(ids: str, head: Known, place: int, count: int) -> int | None:
+    return {"kept": head.point_id, "lost": None, "renumbered": (place + 1) % count}[ids]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32), st.integers(1, 40), st.sampled_from(IDS))
+def test_bitmaps_in_any_order_are_kept(seed, count, ids):
+    rng = np.random.default_rng(seed)
+    heads, height, width = crowd(rng, count)
+    order = rng.permutation(count)
+    shapes = [
+        exact(heads[i].window, f"s{i}", point_id=name_of(ids, heads[i], place, count)) for place, i in enumerate(order)
+    ]
+    decisions = match(heads, shapes, height, width)
+    assert [(one.kind, one.point_id, one.where) for one in decisions] == [
+        ("kept", head.point_id, (f"s{i}",)) for i, head in enumerate(heads)
+    ]
+
+
+def edit(rng: np.random.Generator, head: Known, height: int, width: int) -> Window:
+    """The mask moved, or grown, by 3 pixels or more."""
+    by = int(rng.integers(3, 5))
+    old = head.window
+    place = old.x0 - by, old.y0 - by, old.mask.shape[1] + 2 * by, old.mask.shape[0] + 2 * by
+    if rng.random() < 0.5:
+        grown = cv2.dilate(old.cut(*place).astype(np.uint8), np.ones((2 * by + 1, 2 * by + 1), np.uint8)) > 0
+        return Window(place[0], place[1], grown).within(0, 0, width, height).tight()
+    dx, dy = [(by, 0), (-by, 0), (0, by), (0, -by)][rng.integers(4)]
+    return Window(old.x0 + dx, old.y0 + dy, old.mask).within(0, 0, width, height).tight()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 2**32),
+    st.integers(8, 30),
+    st.integers(0, 5),
+    st.integers(0, 2),
+    st.integers(0, 3),
+    st.sampled_from(IDS),
+    st.sampled_from(["bitmap", *TRACERS]),
+)
+def test_so_many_edits_are_found(seed, count, edited, deleted, added, ids, tool):
+    rng = np.random.default_rng(seed)
+    cells, height, width = crowd(rng, count + added, least=6, most=12)
+    order = rng.permutation(count + added)
+    new = {int(i) for i in order[:added]}
+    heads = [one for i, one in enumerate(cells) if i not in new]
+    gone = {cells[i].point_id for i in order[added : added + deleted]}
+    changed = {cells[i].point_id: edit(rng, cells[i], height, width) for i in order[added + deleted :][:edited]}
+    shapes: list[Shape] = []
+    for place, i in enumerate(rng.permutation(count + added)):
+        one = cells[i]
+        if one.point_id in gone:
+            continue
+        name = None if i in new and ids == "kept" else name_of(ids, one, place, count)
+        window = changed.get(one.point_id, one.window)
+        if tool == "bitmap":
+            shapes.append(exact(window, f"s{i}", point_id=name))
+        else:
+            shapes += retrace(window, height, width, TRACERS[tool], where=f"s{i}", point_id=name)
+    decisions = match(heads, shapes, height, width)
+    assert Counter(one.kind for one in decisions) == Counter(
+        kept=count - edited - deleted, replaced=edited, deleted=deleted, added=added
+    )
+    assert {one.point_id for one in decisions if one.kind == "replaced"} == set(changed)
+    assert {one.point_id for one in decisions if one.kind == "deleted"} == gone
+    for one in decisions:
+        if tool == "bitmap" and one.kind == "replaced":
+            want = changed[one.point_id]
+            assert np.array_equal(one.window.full(height, width), want.full(height, width))
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 2**32), st.integers(1, 30), st.sampled_from(IDS), st.sampled_from(list(TRACERS)), st.booleans())
+def test_tracing_alone_is_no_edit(seed, count, ids, tool, split):
+    rng = np.random.default_rng(seed)
+    heads, height, width = crowd(rng, count)
+    shapes: list[Shape] = []
+    for place, i in enumerate(rng.permutation(count)):
+        name = name_of(ids, heads[i], place, count)
+        shapes += retrace(heads[i].window, height, width, TRACERS[tool], split=split, where=f"s{i}", point_id=name)
+    decisions = match(heads, shapes, height, width)
+    assert [one.point_id for one in decisions] == [head.point_id for head in heads]
+    for head, one in zip(heads, decisions, strict=True):
+        # Only what a polygon cannot hold is lost: less than 10 pixels.
+        assert one.kind == "kept" or (one.kind == "ambiguous" and head.window.area < 10), one
+
+
+@pytest.mark.parametrize("ids", ["kept", "lost"])
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("tool", TRACERS)
+def test_every_size_and_form_survives_tracing(tool, split, ids):
+    """Discs of radius 0 to 30, rings, two fragments, on the border: kept; below 10 pixels some are lost: ambiguous."""
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:80, :80] - 40
+    forms = [np.hypot(x, y) <= radius for radius in (*np.arange(0, 6, 0.5), 7, 9, 12, 16, 22, 30)]
+    forms += [blob(rng, radius, 80) for radius in range(1, 31)]
+    forms += [(np.hypot(x, y) <= r) & (np.hypot(x, y) > inner) for r, inner in ((3, 1), (5, 2), (9, 4), (20, 15))]
+    forms += [(np.hypot(x, y) <= 6) | (np.hypot(x - 12, y - 3) <= r) for r in (0, 1, 2, 5)]
+    forms += [(abs(x) <= w) & (abs(y) <= h) for w, h in ((1, 1), (0, 5), (1, 8), (2, 2), (30, 0))]
+    kept = 0
+    for number, form in enumerate(forms):
+        for left, top in ((0, 0), (40, 17)):  # whole, and cut by the picture's border
+            window = Window(0, 0, form).within(left, top, 80 - left, 80 - top).tight()
+            window = Window(window.x0 - left, window.y0 - top, window.mask)
+            size = 80 - top, 80 - left
+            # A large neighbour, so that the picture does not come back empty
+            there = Window(size[1] - 3, 0, np.ones((size[0], 3), bool))
+            heads = [Known(4, (40.0 - left, 40.0 - top), window), Known(9, (79.0 - left, 20), there)]
+            name = 4 if ids == "kept" else None
+            shapes = retrace(window, *size, TRACERS[tool], split=split, point_id=name)
+            shapes.append(exact(there, "there", point_id=9 if ids == "kept" else None))
+            if not shapes[:-1]:
+                shapes.append(retrace(Window(20, 2, np.ones((3, 3), bool)), *size, TRACERS["edges"])[0])
+                decisions = match(heads, shapes, *size)
+                continue
+            decisions = match(heads, shapes, *size)
+            assert [one.kind for one in decisions] == ["kept", "kept"], (number, left, decisions[0])
+            kept += 1
+    assert kept > len(forms)
