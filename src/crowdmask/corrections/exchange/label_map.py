@@ -120,6 +120,9 @@ def read(file: File) -> Iterator[Picture]:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(file.content), formats=("PNG", "TIFF")) as picture:
                 _check(file, picture)
+                if picture.format == "PNG":  # `load` passes over the checksums, `verify` looks at nothing else
+                    with Image.open(io.BytesIO(file.content), formats=("PNG",)) as other:
+                        other.verify()
                 picture.load()
                 width, height = picture.size
                 shapes = _shapes(file, picture)

@@ -28,6 +28,8 @@ MAX_TRACED = 1 << 20
 
 _CROSSING = 40
 """Work for a row that an edge crosses, or a pixel along a line (measured: 100 to 200 ns, a filled pixel 4 ns)."""
+_RING = 1 << 16
+"""Work for each ring beyond the fourth (measured: 150 us a ring in each convention)."""
 
 Ring = np.ndarray
 """Corners float64 (n, 2) as (x, y), closed without repeating the first."""
@@ -104,6 +106,7 @@ def readings(
     left, top, right, bottom = _box(parts, height, width)
     if max(right - left + 1, 0) * max(bottom - top + 1, 0) > MAX_BOX:
         raise ValueError(f"the box of an outline has more than {MAX_BOX} pixels; bring the mask as run lengths")
+    budget.draw(_RING * max(len(parts) - 4, 0))
     shifts = (0.5, 0.0) if corner else (0.0, 0.5)
     united, odd = [], []
     for shift in shifts:
