@@ -51,7 +51,7 @@ def files(paths: Sequence[Path], progress: bool = False) -> Iterator[File]:
     """All files that were brought, one in memory at a time; folders and zips in the order of their names.
 
     What systems leave behind (`__MACOSX`, `.DS_Store`, `Thumbs.db`, `desktop.ini`, `._*`) is left out. A zip may lie in
-    a folder, not in a zip.
+    a folder, not in a zip. A file in a folder or a zip may be empty.
 
     Args:
         paths: Files, folders, zips.
@@ -64,7 +64,11 @@ def files(paths: Sequence[Path], progress: bool = False) -> Iterator[File]:
     """
     with tqdm(unit="file", disable=not progress, mininterval=1.0, dynamic_ncols=True) as bar:
         for path in paths:
-            for file in _folder(path) if path.is_dir() else _file(path):
+            with reading(path, _CHECK):
+                is_folder = path.is_dir()
+            for file in _folder(path) if is_folder else _file(path):
+                if not file.content and not is_folder and file.name == str(path):
+                    raise DataError(path, "the file is empty (0 bytes)", _CHECK)
                 yield file
                 bar.update()
 
@@ -72,7 +76,7 @@ def files(paths: Sequence[Path], progress: bool = False) -> Iterator[File]:
 def _folder(root: Path) -> Iterator[File]:
     found: list[tuple[str, Path]] = []
     home = root.resolve()
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in os.walk(root, onerror=_refuse):
         folders[:] = [name for name in folders if not _is_junk(name)]
         for name in (*folders, *names):
             path = Path(folder, name)
@@ -86,6 +90,10 @@ def _folder(root: Path) -> Iterator[File]:
         raise DataError(root, "the folder holds no file", _CHECK)
     for _, path in sorted(found):
         yield from _file(path)
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(error.filename, f"cannot be read ({error.strerror})", _CHECK)
 
 
 def _target(path: Path) -> Path:
@@ -111,8 +119,6 @@ def _file(path: Path) -> Iterator[File]:
                 if len(content) > MAX_BYTES:
                     raise DataError(path, f"larger than {MAX_BYTES >> 20} MiB", "Bring it in parts.")
                 opened.close()
-                if not content:
-                    raise DataError(path, "the file is empty (0 bytes)", _CHECK)
                 yield File(str(path), content, hashlib.sha256(content).hexdigest())
                 return
     yield from _zip(path)

@@ -27,6 +27,7 @@ from crowdmask.corrections.exchange.base import (
     Picture,
     Shape,
 )
+from crowdmask.corrections.exchange.budget import MAX_WORK, Budget
 from crowdmask.corrections.exchange.record import Record, Task
 from crowdmask.errors import DataError
 from crowdmask.files import replacing
@@ -136,7 +137,7 @@ def read(file: File) -> Iterator[Picture]:
         if len(found[image]) > MAX_SHAPES:
             raise DataError(file.name, f"image {image} has more than {MAX_SHAPES} annotations", _WAY_OUT)
     author, time = _provenance(raw.get("info"))
-    budget = outlines.Budget(outlines.MAX_WORK + _WORK_A_BYTE * len(file.content))
+    budget = Budget(MAX_WORK + _WORK_A_BYTE * len(file.content))
     for number, (name, height, width) in images.items():
         budget.new_picture()
         shapes = [_shape(file, where, entry, height, width, budget) for where, entry in found.pop(number)]
@@ -168,7 +169,7 @@ def _images(file: File, entries: list[Any]) -> dict[int, tuple[str, int, int]]:
     return images
 
 
-def _shape(file: File, where: str, entry: dict[str, Any], height: int, width: int, budget: outlines.Budget) -> Shape:
+def _shape(file: File, where: str, entry: dict[str, Any], height: int, width: int, budget: Budget) -> Shape:
     drawn = entry.get("segmentation")
     if not drawn:
         fix = "Turn the boxes into masks or polygons in the tool, or delete them there; then export again."
@@ -179,11 +180,15 @@ def _shape(file: File, where: str, entry: dict[str, Any], height: int, width: in
             if not isinstance(size, list) or [runs.whole(side) for side in size] != [height, width]:
                 raise ValueError(f"run lengths of another size than the image, which has {[height, width]}")
             counts = runs.checked(drawn.get("counts"), height, width, budget)
-            readings: tuple[rle.Window, ...] = (runs.window(counts, height, budget),)
+            window = runs.window(counts, height, budget)
+            budget.keep(window.mask.size)
+            readings: tuple[rle.Window, ...] = (window,)
         elif isinstance(drawn, list):
-            rings = drawn if isinstance(drawn[0], list) else [drawn]
+            rings = [drawn] if isinstance(drawn[0], int | float) else drawn
             if len(rings) > outlines.MAX_RINGS:
                 raise ValueError(f"an outline of {len(rings)} rings, more than {outlines.MAX_RINGS}")
+            if any(isinstance(part, dict) for part in rings):
+                raise ValueError("a list of run lengths; one mask has one")
             parts = [outlines.ring(part) for part in rings]
             if not any(map(len, parts)):
                 raise ValueError("an outline without points")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from crowdmask.corrections.exchange.base import MAX_PIXELS, MAX_SIDE, File, Picture, Shape
-from crowdmask.corrections.exchange.outlines import MAX_KEPT
+from crowdmask.corrections.exchange.budget import MAX_KEPT
 from crowdmask.corrections.exchange.record import Record, Task
 from crowdmask.errors import DataError
 from crowdmask.files import replacing
@@ -34,7 +34,7 @@ _BAND = 1 << 22
 _DEEPEST = 1032
 """Most bytes that deflate, thus a PNG, makes of one (zlib's technical notes)."""
 _RAW = ("L", "I;16", "I;16B", "I;16L", "I;16N")
-"""Forms of grey samples that Pillow gives as they are stored; it stretches, or turns round, what it names otherwise."""
+"""Forms of grey samples that Pillow gives as they are stored; those of other names it stretches or turns round."""
 _WAY_OUT = "Save it as grey PNG of 16 bits with the ids as values, or use another format."
 
 
@@ -120,6 +120,9 @@ def read(file: File) -> Iterator[Picture]:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(file.content), formats=("PNG", "TIFF")) as picture:
                 _check(file, picture)
+                if picture.format == "PNG":  # `load` passes over the checksums, `verify` looks at nothing else
+                    with Image.open(io.BytesIO(file.content), formats=("PNG",)) as other:
+                        other.verify()
                 picture.load()
                 width, height = picture.size
                 shapes = _shapes(file, picture)

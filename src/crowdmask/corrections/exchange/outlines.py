@@ -7,21 +7,18 @@ mask that was handed out, pixel by pixel. Nothing is drawn before its cost is ch
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco
 
-from crowdmask.corrections.drawing import fill_polygons
+from crowdmask.corrections.drawing import fill_polygons, parse_counts
+from crowdmask.corrections.exchange import runs
 from crowdmask.corrections.exchange.base import MAX_COORDINATE, MAX_POINTS
+from crowdmask.corrections.exchange.budget import Budget
 from crowdmask.masks.rle import Window
 
-MAX_KEPT = 1 << 28
-"""Most pixels of all windows of a picture together, all readings (bytes)."""
-MAX_WORK = 1 << 30
-"""Most drawing that a budget begins with unless told otherwise; the unit is a pixel of a filled box."""
 MAX_BOX = 1 << 26
 """Most pixels of an outline's box."""
 MAX_RINGS = 1000
@@ -31,46 +28,11 @@ MAX_TRACED = 1 << 20
 
 _CROSSING = 40
 """Work for a row that an edge crosses, or a pixel along a line (measured: 100 to 200 ns, a filled pixel 4 ns)."""
+_RING = 1 << 16
+"""Work for each ring beyond the fourth (measured: 150 us a ring in each convention)."""
 
 Ring = np.ndarray
 """Corners float64 (n, 2) as (x, y), closed without repeating the first."""
-
-
-class Budget:
-    """What may still be drawn and kept for one picture, or for the pictures of a file one after the other.
-
-    Args:
-        work: What may be drawn, for all pictures together.
-        kept: Pixels of windows that may be kept, for each picture.
-    """
-
-    def __init__(self, work: int = MAX_WORK, kept: int = MAX_KEPT) -> None:
-        self._work = work
-        self._kept = self._all_kept = kept
-
-    def new_picture(self) -> None:
-        """Begin another picture: its windows count anew, the work goes on."""
-        self._kept = self._all_kept
-
-    def draw(self, work: float) -> None:
-        """Charge work that is about to be done.
-
-        Raises:
-            ValueError: it is more than is left.
-        """
-        self._work -= math.ceil(work)
-        if self._work < 0:
-            raise ValueError("too costly to draw, with what came before; bring masks as run lengths, or several files")
-
-    def keep(self, pixels: int) -> None:
-        """Charge memory that is about to be taken.
-
-        Raises:
-            ValueError: the picture's shapes take too much of it.
-        """
-        self._kept -= pixels
-        if self._kept < 0:
-            raise ValueError("the boxes of the picture's shapes hold too many pixels altogether")
 
 
 def ring(values: Any) -> Ring:
@@ -144,6 +106,7 @@ def readings(
     left, top, right, bottom = _box(parts, height, width)
     if max(right - left + 1, 0) * max(bottom - top + 1, 0) > MAX_BOX:
         raise ValueError(f"the box of an outline has more than {MAX_BOX} pixels; bring the mask as run lengths")
+    budget.draw(_RING * max(len(parts) - 4, 0))
     shifts = (0.5, 0.0) if corner else (0.0, 0.5)
     united, odd = [], []
     for shift in shifts:
@@ -157,7 +120,7 @@ def readings(
             odd.append(_unite([whole, *thin], budget))
     found: list[Window] = []
     for window in (*united, *odd, _as_pycocotools(parts, height, width, budget)):
-        if window is not None and window.mask.size and not any(_same(window, known) for known in found):
+        if window.mask.size and not any(_same(window, known) for known in found):
             found.append(window)
     budget.keep(sum(window.mask.size for window in found))
     # An empty reading beside others would mean only that the outline leaves the picture by that convention.
@@ -274,19 +237,15 @@ def _unite(windows: Sequence[Window], budget: Budget) -> Window:
     return Window(left, top, mask)
 
 
-def _as_pycocotools(parts: Sequence[Ring], height: int, width: int, budget: Budget) -> Window | None:
-    """Rings as pycocotools draws them, on their box alone; None where there is nothing that it would draw."""
+def _as_pycocotools(parts: Sequence[Ring], height: int, width: int, budget: Budget) -> Window:
+    """Rings as pycocotools draws them, united; empty where it draws nothing, or too long a line."""
     parts = [part for part in parts if len(part) > 2]
-    if not parts:
-        return None
     length = sum(float(np.abs(np.roll(part, -1, axis=0) - part).max(axis=1).sum()) for part in parts)
-    left, top, right, bottom = _box(parts, height, width)
-    if length > MAX_TRACED or left > right or top > bottom:
-        return None
-    # One pixel more on each side: its rounding looks at neighbours. Whole pixels are taken off, which changes nothing.
-    left, top, right, bottom = max(left - 1, 0), max(top - 1, 0), min(right + 1, width - 1), min(bottom + 1, height - 1)
-    h, w = bottom - top + 1, right - left + 1
-    budget.draw(4 * h * w + _CROSSING * length)
-    runs = coco.frPyObjects([(part - (left, top)).ravel().tolist() for part in parts], h, w)
-    mask = coco.decode(coco.merge(runs)).astype(bool)
-    return _tight(Window(left, top, mask))
+    if not parts or length > MAX_TRACED:
+        return _EMPTY
+    # On the whole picture, because its rounding depends on the distance to the corner; only run lengths are made.
+    budget.draw(_CROSSING * length)
+    drawn = coco.merge(coco.frPyObjects([part.ravel().tolist() for part in parts], height, width))
+    if not coco.area(drawn):
+        return _EMPTY
+    return runs.window(parse_counts(drawn["counts"].decode("ascii"), height, width), height, budget)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from crowdmask.corrections.drawing import parse_counts
-from crowdmask.corrections.exchange.outlines import Budget
+from crowdmask.corrections.exchange.budget import Budget
 from crowdmask.corrections.native import MAX_COUNTS
 from crowdmask.masks.rle import Window
 
@@ -73,7 +73,7 @@ def _compressed(number: int) -> str:
 
 
 def window(runs: np.ndarray, height: int, budget: Budget) -> Window:
-    """Tight window of checked run lengths; nothing but its own box is allocated.
+    """Tight window of checked run lengths; nothing but its own box is allocated. Not charged as kept.
 
     Args:
         runs: int64 (n,), background first, that add up to the picture; one after another they fit in 2**28 pixels.
@@ -84,7 +84,7 @@ def window(runs: np.ndarray, height: int, budget: Budget) -> Window:
         The mask; of size 0 x 0 where the runs hold no pixel.
 
     Raises:
-        ValueError: the boxes of the picture's shapes hold too many pixels.
+        ValueError: the box is larger than what is left for the picture's shapes, or too costly.
     """
     stops = np.cumsum(runs)
     begin, end = stops[0::2][: runs[1::2].size], stops[1::2]
@@ -99,7 +99,7 @@ def window(runs: np.ndarray, height: int, budget: Budget) -> Window:
     else:
         top = int((begin % height).min())
         h = int(((end - 1) % height).max()) - top + 1
-    budget.keep(h * w)
+    budget.room(h * w)
     budget.draw(h * w)
     pieces = last - first + 1
     column = np.repeat(first, pieces) + np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
