@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -10,33 +9,10 @@ from typing import Any
 from crowdmask.audit import charts, sets
 from crowdmask.audit.checks import NEAREST_EDGES
 from crowdmask.audit.findings import Finding, by_kind
+from crowdmask.pages import cards, count, document, jpeg
 
 IMAGES_SHOWN, ROWS_SHOWN, PICTURE_BYTES = 300, 12, 2_400_000
 """Images whose findings are written out, rows of a finding, and bytes of all pictures as text."""
-
-_STYLE = """
-:root { --ink: #1d2327; --paper: #fff; --soft: #f3f4f6; --line: #d5d9de; --error: #b42318; --warning: #8a5300;
-  --note: #3b5b7e; --bar: #2f6f9f; color-scheme: light dark; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ea; --paper: #16191c; --soft: #22272c; --line: #3a4148;
-  --error: #ff8f80; --warning: #f0b35a; --note: #9cc0e6; --bar: #6db3e0; } }
-* { box-sizing: border-box; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 56rem; padding: 1rem; color: var(--ink);
-  background: var(--paper); overflow-wrap: anywhere; }
-h1 { font-size: 1.5rem; margin: .5rem 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-.cards, .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); gap: .5rem; }
-.charts { grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); }
-.card { background: var(--soft); border-radius: .4rem; padding: .5rem .7rem; }
-.card b { display: block; font-size: 1.3rem; }
-.item { border-left: .3rem solid var(--line); padding: .3rem .7rem; margin: .5rem 0; background: var(--soft); }
-.error { border-color: var(--error); } .warning { border-color: var(--warning); } .note { border-color: var(--note); }
-.tag { font-weight: 600; } .error .tag { color: var(--error); } .warning .tag { color: var(--warning); }
-.note .tag { color: var(--note); } .small { font-size: .88rem; } p { margin: .2rem 0; }
-details { margin: .3rem 0; } summary { cursor: pointer; }
-svg { width: 100%; height: auto; background: var(--soft); border-radius: .4rem; }
-svg text { font-size: 11px; fill: var(--ink); } .axis { fill: none; stroke: var(--line); }
-.bar, .dot { fill: var(--bar); } .dot { fill-opacity: .6; }
-figure { margin: 1rem 0; } img { max-width: 100%; height: auto; display: block; }
-"""
 
 
 def page(
@@ -53,45 +29,34 @@ def page(
         records: Record by (split, image id).
         pictures: (split, image id, JPEG) of images to show, worst first.
     """
-    name = escape(str(report["dataset"]))
     parts = [
-        "<!DOCTYPE html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>Audit of {name}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>Audit of {name}</h1>",
         _totals(report),
         _kinds(report),
         _charts(records),
         _pictures(pictures, findings),
         _details(findings),
-        "</body></html>",
     ]
-    return "\n".join(parts) + "\n"
+    return document(f"Audit of {report['dataset']}", parts)
 
 
 def verdict(totals: Mapping[str, int]) -> str:
     """One sentence on the whole."""
     if totals["errors"]:
-        return f"{_count(totals['errors'], 'error')}: the workflow stops at them."
+        return f"{count(totals['errors'], 'error')}: the workflow stops at them."
     if totals["warnings"]:
-        return f"No errors, {_count(totals['warnings'], 'warning')}: the workflow runs, look at them first."
+        return f"No errors, {count(totals['warnings'], 'warning')}: the workflow runs, look at them first."
     return "No errors and no warnings."
 
 
 def _totals(report: Mapping[str, Any]) -> str:
     totals = report["totals"]
-    cards = "".join(f'<div class="card"><b>{value:,}</b>{escape(key)}</div>' for key, value in totals.items())
     rows = [
-        f"<p>{escape(split)}: {_count(sums['images'], 'image')}, {_count(sums['points'], 'point')}</p>"
+        f"<p>{escape(split)}: {count(sums['images'], 'image')}, {count(sums['points'], 'point')}</p>"
         for split, sums in report["splits"].items()
     ]
     known = report["recognised"]
     text = f"format {report['format']}{f', recognised as {known}' if known else ''}"
-    return (
-        f"<p><strong>{escape(verdict(totals))}</strong></p><p>{escape(text)}</p>"
-        f'<div class="cards">{cards}</div>{"".join(rows)}'
-    )
+    return f"<p><strong>{escape(verdict(totals))}</strong></p><p>{escape(text)}</p>{cards(totals)}{''.join(rows)}"
 
 
 def _kinds(report: Mapping[str, Any]) -> str:
@@ -99,8 +64,8 @@ def _kinds(report: Mapping[str, Any]) -> str:
         return "<h2>Findings by kind</h2><p>None.</p>"
     items = []
     for kind in report["kinds"].values():
-        places = [_count(kind["findings"], "finding"), _count(kind["images"], "image")]
-        places += [_count(kind["rows"], "row")] if kind["rows"] else []
+        places = [count(kind["findings"], "finding"), count(kind["images"], "image")]
+        places += [count(kind["rows"], "row")] if kind["rows"] else []
         items.append(
             f'<div class="item {kind["severity"]}"><p><span class="tag">{kind["severity"]}</span> '
             f'<strong>{escape(kind["title"])}</strong> <span class="small">({", ".join(places)})</span></p>'
@@ -126,7 +91,7 @@ def _pictures(pictures: Sequence[tuple[str, str, bytes]], findings: Sequence[Fin
     figures = []
     budget = PICTURE_BYTES
     for split, image_id, data in pictures:
-        text = base64.b64encode(data).decode()
+        text = jpeg(data)
         if len(text) > budget:
             continue
         budget -= len(text)
@@ -135,7 +100,7 @@ def _pictures(pictures: Sequence[tuple[str, str, bytes]], findings: Sequence[Fin
         said = "".join(f'<p class="small">{escape(f.kind)}: {escape(f.message)}</p>' for f in own[:6])
         figures.append(
             f'<figure><figcaption><strong>{name}</strong>{said}</figcaption><img alt="{name}" loading="lazy" '
-            f'src="data:image/jpeg;base64,{text}"></figure>'
+            f'src="{text}"></figure>'
         )
     if not figures:
         return ""
@@ -161,7 +126,3 @@ def _details(findings: Sequence[Finding]) -> str:
             f'({len(found):,})</summary><div class="small">{"".join(items)}</div></details>'
         )
     return "<h2>All findings</h2>" + ("".join(groups) or "<p>None.</p>")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
