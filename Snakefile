@@ -16,6 +16,7 @@ include: "workflow/rules/exclude.smk"
 include: "workflow/rules/merge.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/review.smk"
 include: "workflow/rules/train_sam.smk"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from crowdmask import tables
-from crowdmask.config import Config, Dataset, Exclusion, Prompt, Sam, Superpixels, Tiles, TrainSam, canonical
+from crowdmask.config import Config, Dataset, Exclusion, Prompt, Review, Sam, Superpixels, Tiles, TrainSam, canonical
 from crowdmask.errors import DataError
 
 T = TypeVar("T")
@@ -82,6 +82,21 @@ def add(verbs: Any) -> None:
         truth=list,
         superpixels=list,
         root=str,
+        **common,
+    )
+    new(
+        "review",
+        review,
+        "masks that a person should look at, worst first",
+        name=str,
+        images=list,
+        masks=list,
+        segment=list,
+        superpixels=list,
+        truth=list,
+        root=str,
+        page=str,
+        report=str,
         **common,
     )
     new("checkpoint", checkpoint, "download an official SAM checkpoint", model=str, output=str)
@@ -295,6 +310,27 @@ def evaluate(args: argparse.Namespace) -> None:
         args.output,
         _settings_text(args),
         watershed=True,
+    )
+
+
+def review(args: argparse.Namespace) -> None:
+    """Table, page and numbers of the masks to look at."""
+    from crowdmask.corrections import review_run as stage
+
+    truth = args.truth or [None] * len(args.images)
+    batches = [
+        stage.Batch(*paths)
+        for paths in zip(args.images, args.masks, args.segment, args.superpixels, truth, strict=True)
+    ]
+    stage.run(
+        args.name,
+        batches,
+        args.root,
+        args.settings["exif"],
+        Review(**args.settings["review"]),
+        _settings_text(args),
+        stage.Outputs(args.output, args.page, args.report),
+        lambda items: _shown(items, len(batches), "batch"),
     )
 
 

@@ -144,6 +144,13 @@ def with_truth(paths):
     return checked
 
 
+def truth_if_any(wildcards):
+    """Tables of true masks of every batch, for data sets that have them."""
+    reader(wildcards.dataset)
+    known = stages.has_truth(CONFIG, wildcards.dataset)
+    return every_batch("truth")(wildcards) if known else []
+
+
 def stage_settings(stage):
     """Param function: what this stage's result depends on, as text."""
 
