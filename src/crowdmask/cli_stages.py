@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from crowdmask import tables
-from crowdmask.config import Config, Dataset, Exclusion, Prompt, Sam, Superpixels, Tiles, TrainSam, canonical
+from crowdmask.config import Config, Dataset, Exclusion, Prompt, Review, Sam, Superpixels, Tiles, TrainSam, canonical
 from crowdmask.errors import DataError
 
 T = TypeVar("T")
@@ -97,6 +97,21 @@ def add(verbs: Any) -> None:
         folder=str,
         root=str,
         page=str,
+        **common,
+    )
+    new(
+        "review",
+        review,
+        "masks that a person should look at, worst first",
+        name=str,
+        images=list,
+        masks=list,
+        segment=list,
+        superpixels=list,
+        truth=list,
+        root=str,
+        page=str,
+        report=str,
         **common,
     )
     new("checkpoint", checkpoint, "download an official SAM checkpoint", model=str, output=str)
@@ -330,6 +345,27 @@ def corrections(args: argparse.Namespace) -> None:
         args.page,
     )
     _log.info("%s: %d edits in %d images", args.output, sum(found["edits"].values()), found["images"])
+
+
+def review(args: argparse.Namespace) -> None:
+    """Table, page and numbers of the masks to look at."""
+    from crowdmask.corrections import review_run as stage
+
+    truth = args.truth or [None] * len(args.images)
+    batches = [
+        stage.Batch(*paths)
+        for paths in zip(args.images, args.masks, args.segment, args.superpixels, truth, strict=True)
+    ]
+    stage.run(
+        args.name,
+        batches,
+        args.root,
+        args.settings["exif"],
+        Review(**args.settings["review"]),
+        _settings_text(args),
+        stage.Outputs(args.output, args.page, args.report),
+        lambda items: _shown(items, len(batches), "batch"),
+    )
 
 
 def checkpoint(args: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 
 from crowdmask.errors import printable
@@ -77,6 +77,12 @@ def picture(data: bytes, alt: str, kind: str = "jpeg") -> str:
         kind: Subtype of its media type, such as jpeg or png.
     """
     return f'<img alt="{text(alt)}" loading="lazy" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
+
+
+def cards(values: Mapping[str, int]) -> str:
+    """Numbers with their names, as cards."""
+    made = "".join(f'<div class="card"><b>{value:,}</b>{text(key)}</div>' for key, value in values.items())
+    return f'<div class="cards">{made}</div>'
 
 
 def count(number: int, noun: str) -> str:

@@ -24,6 +24,7 @@ VERSIONS = {
     "merge": 2,
     "export": 2,
     "overlay": 1,
+    "review": 1,
     "evaluate": 1,
     "corrections": 1,
     "train_sam": 1,
@@ -45,7 +46,7 @@ def settings(config: Config, dataset: str, stage: str) -> str:
         # differs from one installation to the next, and a moved project must not run SAM again.
         if values["sam"].pop("checkpoint") is None and values["sam"]["model"] == "small":
             values["weights"] = _shipped()
-    if stage in ("superpixels", "segment", "evaluate", "overlay", "corrections"):
+    if stage in ("superpixels", "segment", "evaluate", "overlay", "corrections", "review"):
         values["exif"] = entry.exif if isinstance(entry, FolderDataset) else "stored"
     if stage in ("render", "datasets", "truth"):
         values["entry"] = entry.model_dump(
@@ -58,6 +59,8 @@ def settings(config: Config, dataset: str, stage: str) -> str:
         values["disjoint"] = section_for(config, dataset, "exclusion").model_dump()["disjoint"]
     if stage == "export":
         values["category"] = section_for(config, dataset, "export").model_dump()["category"]
+    if stage == "review":
+        values["review"] = config.review.model_dump()
     return canonical({"version": VERSIONS[stage], **values})
 
 

@@ -134,6 +134,39 @@ EDITS = pa.schema(
 )
 """What became of every edit, and which neighbours lost pixels to one."""
 
+_REASONS = {
+    "fallback": "1 for the circle, or a single pixel, instead of SAM's mask",
+    "low_iou": "SAM expects a low IoU",
+    "unstable": "the mask changes with SAM's threshold",
+    "cut": "the exclusion circle cuts it",
+    "lost": "share of it that the tie-break gave to neighbours",
+    "small": "smaller than its neighbours let expect",
+    "large": "larger than its neighbours let expect",
+    "edge": "the point is near the edge of the mask",
+    "superpixel": "its superpixel holds other heads, or things that are not the mask",
+    "ragged": "dents or holes",
+    "long": "much longer than wide",
+}
+
+REASONS = tuple(_REASONS)
+"""Columns of `REVIEW` that say why to look, each with a weight of the same name in the settings `review`."""
+
+REVIEW = pa.schema(
+    [
+        *_POINT_KEY,
+        _field("x", pa.float64(), "head point, pixels, as annotated"),
+        _field("y", pa.float64(), "head point, pixels, as annotated"),
+        _field("source", pa.string(), "as in the masks table"),
+        _field("verified", pa.bool_(), "a person has drawn or accepted this mask: nothing to look at"),
+        _field("score", pa.float32(), "0 to 1, higher = look first; 0 where verified"),
+        *(_field(name, pa.float32(), f"0 (nothing odd) to 1: {text}") for name, text in _REASONS.items()),
+        _field("reasons", pa.string(), "the strongest reasons in words, strongest first; may be empty"),
+        _field("predicted_iou", pa.float32(), "SAM's own estimate; null for masks without it", nullable=True),
+        _field("true_iou", pa.float32(), "IoU with the true mask; null for masks without one", nullable=True),
+    ]
+)
+"""One row a mask, in the order of the batches: whether and why a person should look at it."""
+
 TABLES: dict[str, pa.Schema] = {
     "images": IMAGES,
     "truth": TRUTH,
@@ -141,6 +174,7 @@ TABLES: dict[str, pa.Schema] = {
     "segment": SEGMENT,
     "masks": MASKS,
     "edits": EDITS,
+    "review": REVIEW,
 }
 
 

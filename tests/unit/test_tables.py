@@ -29,6 +29,12 @@ ROWS = {
         **{"point_id": None, "row": 0, "action": "add", "outcome": "applied", "reason": "", "pixels": 10},
         **{"author": "A", "time": "2025-01-01T00:00:00Z"},
     },
+    "review": {
+        **KEY,
+        **{"point_id": 0, "x": 1.0, "y": 2.0, "source": "sam", "verified": False, "score": 0.5},
+        **dict.fromkeys(tables.REASONS, 0.25),
+        **{"reasons": "a line", "predicted_iou": None, "true_iou": 0.75},
+    },
 }
 
 

@@ -52,17 +52,13 @@ def verdict(totals: Mapping[str, int]) -> str:
 
 def _totals(report: Mapping[str, Any]) -> str:
     totals = report["totals"]
-    cards = "".join(f'<div class="card"><b>{value:,}</b>{escape(key)}</div>' for key, value in totals.items())
     rows = [
         f"<p>{escape(split)}: {pages.count(sums['images'], 'image')}, {pages.count(sums['points'], 'point')}</p>"
         for split, sums in report["splits"].items()
     ]
     known = report["recognised"]
     text = f"format {report['format']}{f', recognised as {known}' if known else ''}"
-    return (
-        f"<p><strong>{escape(verdict(totals))}</strong></p><p>{escape(text)}</p>"
-        f'<div class="cards">{cards}</div>{"".join(rows)}'
-    )
+    return f"<p><strong>{escape(verdict(totals))}</strong></p><p>{escape(text)}</p>{pages.cards(totals)}{''.join(rows)}"
 
 
 def _kinds(report: Mapping[str, Any]) -> str:

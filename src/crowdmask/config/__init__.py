@@ -39,6 +39,7 @@ from crowdmask.config.method import (
     Export,
     Prompt,
     PromptMode,
+    Review,
     Sam,
     Superpixels,
     Tiles,
@@ -71,6 +72,7 @@ __all__ = [
     "Prompt",
     "PromptMode",
     "Protocols",
+    "Review",
     "Sam",
     "Section",
     "ShanghaiTech",
@@ -109,6 +111,7 @@ class Config(Section):
     exclusion: Exclusion = Exclusion()
     export: Export = Export()
     corrections: Corrections = Corrections()
+    review: Review = Review()
     train_sam: TrainSam = TrainSam()
 
     @model_validator(mode="after")

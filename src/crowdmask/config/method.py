@@ -117,6 +117,25 @@ class Corrections(Section):
     )
 
 
+class Review(Section):
+    """Worst first: the score of `review.parquet`, 1 / (1 + exp(-(bias + sum of weight x reason))); docs/review.md."""
+
+    crops: int = Field(120, ge=0, le=5000, description="masks shown on the page, worst first")
+    neighbours: int = Field(16, ge=6, le=200, description="nearest masks that say how large one is expected to be")
+    bias: float = Field(-5.1, ge=-50, le=50, description="of the score; lower = lower scores, in the same order")
+    fallback: float = Field(3.0, ge=0, le=50, description="weight: circle or single pixel instead of SAM's mask")
+    low_iou: float = Field(2.7, ge=0, le=50, description="weight: SAM expects a low IoU")
+    unstable: float = Field(3.2, ge=0, le=50, description="weight: the mask changes with the threshold")
+    cut: float = Field(0.9, ge=0, le=50, description="weight: cut by the exclusion circle")
+    lost: float = Field(0.9, ge=0, le=50, description="weight: gave pixels to neighbours")
+    small: float = Field(0.8, ge=0, le=50, description="weight: smaller than its neighbours let expect")
+    large: float = Field(0.2, ge=0, le=50, description="weight: larger than its neighbours let expect")
+    edge: float = Field(1.2, ge=0, le=50, description="weight: the point is near the edge of its mask")
+    superpixel: float = Field(0.2, ge=0, le=50, description="weight: the superpixel holds other heads or other things")
+    ragged: float = Field(0.2, ge=0, le=50, description="weight: dents or holes")
+    long: float = Field(0.2, ge=0, le=50, description="weight: much longer than wide")
+
+
 class TrainSam(Section):
     """Training of the small SAM."""
 
