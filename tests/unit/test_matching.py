@@ -239,6 +239,15 @@ def test_a_moved_part_joins_its_redrawn_mask_unless_it_may_be_a_head():
     assert kinds(decisions) == [("replaced", 0), ("added", None)]
 
 
+@pytest.mark.parametrize(("side", "area"), [(3, 22 * 20 + 9), (4, 22 * 20)])
+def test_crumbs_at_a_redrawn_mask_join_it(side, area):
+    head = known(0, box(10, 10, 20, 20))
+    shapes = [drawn(box(8, 10, 22, 20), "a"), drawn(box(30, 30, side, side), "b")]  # at its lower right corner
+    decisions = match([head], shapes, H, W)
+    assert decisions[0].kind == "replaced" and decisions[0].window.area == area
+    assert kinds(decisions[1:]) == ([] if side == 3 else [("added", None)])
+
+
 def test_lines_of_holes_join_a_redrawn_mask():
     ring = without(box(10, 10, 20, 20), box(16, 16, 6, 6))
     other = known(1, box(60, 10, 10, 10))
