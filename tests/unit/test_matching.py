@@ -346,6 +346,18 @@ def test_neighbours_within_noise_of_each_other_are_told_apart_by_the_best_fit():
     assert [one.where for one in match(heads, shapes, H, W)] == [("s0",), ("s1",), ("s2",), ("s3",)]
 
 
+@pytest.mark.parametrize("ids", [True, False])
+def test_hundreds_of_pieces_of_one_mask_are_not_sorted_out(ids, monkeypatch):
+    comb = [box(10 + 3 * i, 10, 2, 20) for i in range(6)]
+    head, shapes = (
+        known(4, join(*comb)),
+        [exact(tooth, f"s{i}", point_id=4 if ids else None) for i, tooth in enumerate(comb)],
+    )
+    assert kinds(match([head], shapes, H, W)) == [("kept", 4)]
+    monkeypatch.setattr("crowdmask.corrections.likeness.MAX_PIECES", 5)
+    assert kinds(match([head], shapes, H, W)) == [("ambiguous", 4)]
+
+
 def test_too_many_pairs_are_refused(monkeypatch):
     monkeypatch.setattr("crowdmask.corrections.likeness.MAX_PAIRS", 5)
     with pytest.raises(ValueError, match="more than 5 pairs"):

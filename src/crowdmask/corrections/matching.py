@@ -310,11 +310,14 @@ class _Work:
         doubtful = {s for s, one in self.more.items() if one.kind == "ambiguous"}
         doubtful |= {s for head, shapes in self.used.items() if self.done[head].kind == "ambiguous" for s in shapes}
         missing = sorted(pairs.free_heads)
+        strays: dict[int, list[int]] = {}
+        for shape in sorted(doubtful & pairs.stray.keys()):
+            strays.setdefault(pairs.stray[shape], []).append(shape)
         many = len(pairs.known) >= MANY and 2 * len(missing) > len(pairs.known)
         for head in missing:
             window = pairs.heads[head].window
             near = [s for s in pairs.near[head] if s in doubtful and common(pairs.reading(s), window)]
-            lost = [s for s, h in pairs.stray.items() if h == head and s in doubtful]
+            lost = strays.get(head, [])
             if near or lost:
                 why = "an ambiguous shape lies on it" if near else "its shape came back without a pixel"
                 self.doubt(head, near or lost, why)
