@@ -239,6 +239,15 @@ def test_a_moved_part_joins_its_redrawn_mask_unless_it_may_be_a_head():
     assert kinds(decisions) == [("replaced", 0), ("added", None)]
 
 
+@pytest.mark.parametrize(("side", "area"), [(3, 22 * 20 + 9), (4, 22 * 20)])
+def test_crumbs_at_a_redrawn_mask_join_it(side, area):
+    head = known(0, box(10, 10, 20, 20))
+    shapes = [drawn(box(8, 10, 22, 20), "a"), drawn(box(30, 30, side, side), "b")]  # at its lower right corner
+    decisions = match([head], shapes, H, W)
+    assert decisions[0].kind == "replaced" and decisions[0].window.area == area
+    assert kinds(decisions[1:]) == ([] if side == 3 else [("added", None)])
+
+
 def test_lines_of_holes_join_a_redrawn_mask():
     ring = without(box(10, 10, 20, 20), box(16, 16, 6, 6))
     other = known(1, box(60, 10, 10, 10))
@@ -335,6 +344,18 @@ def test_neighbours_within_noise_of_each_other_are_told_apart_by_the_best_fit():
     heads = [known(i, box(10 + i, 10, 8, 8)) for i in range(4)]  # overlapping, as `disjoint: false` allows
     shapes = [drawn(heads[i].window, f"s{i}") for i in (2, 0, 3, 1)]
     assert [one.where for one in match(heads, shapes, H, W)] == [("s0",), ("s1",), ("s2",), ("s3",)]
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_hundreds_of_pieces_of_one_mask_are_not_sorted_out(ids, monkeypatch):
+    comb = [box(10 + 3 * i, 10, 2, 20) for i in range(6)]
+    head, shapes = (
+        known(4, join(*comb)),
+        [exact(tooth, f"s{i}", point_id=4 if ids else None) for i, tooth in enumerate(comb)],
+    )
+    assert kinds(match([head], shapes, H, W)) == [("kept", 4)]
+    monkeypatch.setattr("crowdmask.corrections.likeness.MAX_PIECES", 5)
+    assert kinds(match([head], shapes, H, W)) == [("ambiguous", 4)]
 
 
 def test_too_many_pairs_are_refused(monkeypatch):

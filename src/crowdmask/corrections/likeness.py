@@ -30,6 +30,8 @@ SPECK = 4
 """Largest outline, pixels, that noise alone may leave on a mask besides its parts and holes, and"""
 SPECK_SHARE = 0.05
 """the largest part of the mask's area that it may have."""
+MAX_PIECES = 200
+"""Most shapes that are taken for parts of one mask: bounds the time."""
 MAX_PAIRS = 500_000
 """Most pairs of a mask and a shape whose windows touch: bounds the time."""
 EMPTY = Window(0, 0, np.zeros((0, 0), bool))
@@ -225,10 +227,12 @@ class Noise:
             share: Shapes of up to this part of the mask's area are none.
 
         Returns:
-            Their indices; empty for a single shape.
+            Their indices; empty for a single shape, and all of more than `MAX_PIECES`.
         """
         if len(pieces) < 2:
             return []
+        if len(pieces) > MAX_PIECES:
+            return list(range(len(pieces)))
         free = set(range(len(self.parts)))
         fair: list[int] = []
         found = []

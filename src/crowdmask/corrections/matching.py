@@ -18,7 +18,7 @@ from typing import Literal
 
 from crowdmask.corrections import pairing
 from crowdmask.corrections.exchange.base import Shape
-from crowdmask.corrections.likeness import EMPTY, common, components, inner_point, iou, key, losable
+from crowdmask.corrections.likeness import EMPTY, Noise, common, components, inner_point, iou, key, losable
 from crowdmask.corrections.pairing import Known, Pairing
 
 COPY_IOU = 0.8
@@ -27,6 +27,10 @@ NEW_IOU = 0.1
 """Shapes without id, and missing heads, with at least this overlap might belong together."""
 REDRAWN_IOU = 0.3
 """Least overlap of a redrawn mask with the old one, where there is no id to tell."""
+CRUMB = 9
+"""Largest shape without id that is a part of the redrawn mask that it touches, pixels, and"""
+CRUMB_SHARE = 0.05
+"""its largest part of the old mask's area: tracers take pixels that touch by a corner for shapes of their own."""
 MANY = 20
 """Heads of a picture from which on it is no deletion when most masks are missing."""
 
@@ -226,13 +230,15 @@ class _Work:
         for head in [h for h, one in self.done.items() if one.kind == "replaced"]:
             old, own = pairs.heads[head], self.used[head]
             new = self.done[head].window or EMPTY
+            reach = Noise(new, 1.0).grown
             lacking = [part for part in old.parts if 2 * common(part, new) < part.area]
             parts, unsure = [], False
             for s in pairs.near[head]:
                 window = pairs.reading(s)
                 if s in pairs.free_shapes and s not in pairs.stray and window.mask.size:
                     ring = not pairs.shapes[s].exact and common(window, new) >= pairing.INSIDE * window.area
-                    if ring or 2 * common(window, old.window) >= window.area:
+                    crumb = window.area <= min(CRUMB, CRUMB_SHARE * old.window.area) and common(window, reach)
+                    if ring or crumb or 2 * common(window, old.window) >= window.area:
                         parts.append(s)
                         continue
                     # A part of the old mask that the new one lacks, redrawn or moved.
@@ -304,11 +310,14 @@ class _Work:
         doubtful = {s for s, one in self.more.items() if one.kind == "ambiguous"}
         doubtful |= {s for head, shapes in self.used.items() if self.done[head].kind == "ambiguous" for s in shapes}
         missing = sorted(pairs.free_heads)
+        strays: dict[int, list[int]] = {}
+        for shape in sorted(doubtful & pairs.stray.keys()):
+            strays.setdefault(pairs.stray[shape], []).append(shape)
         many = len(pairs.known) >= MANY and 2 * len(missing) > len(pairs.known)
         for head in missing:
             window = pairs.heads[head].window
             near = [s for s in pairs.near[head] if s in doubtful and common(pairs.reading(s), window)]
-            lost = [s for s, h in pairs.stray.items() if h == head and s in doubtful]
+            lost = strays.get(head, [])
             if near or lost:
                 why = "an ambiguous shape lies on it" if near else "its shape came back without a pixel"
                 self.doubt(head, near or lost, why)

@@ -12,7 +12,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from crowdmask.corrections.exchange.base import Shape
-from crowdmask.corrections.likeness import Difference, Noise, common, iou, key, touching, unite
+from crowdmask.corrections.likeness import MAX_PIECES, Difference, Noise, common, iou, key, touching, unite
 from crowdmask.masks.rle import Window
 
 INSIDE = 0.8
@@ -266,6 +266,8 @@ class Pairing:
                 if head not in self.kept or self.shapes[shape].exact or not self._inside(head, shape):
                     continue
                 group = [*self.kept[head][0], shape]
+                if len(group) > MAX_PIECES:
+                    continue
                 difference = self._fit(head, group)
                 if difference is not None and shape not in self.foreign(head, group):
                     self._keep(head, group, difference)
