@@ -1,6 +1,7 @@
 # make demo   rendered crowds through the whole workflow: results/demo
 # make test   the tests                    make lint    ruff, snakefmt, mypy
 # make fuzz   10,000 damaged files of every format: half an hour at most (MUTANTS=1000 for less)
+# make judges   masks through the libraries of annotation tools and back, in an environment of its own: .venv-judges
 # make benchmark   speed and memory, minutes: results/benchmarks      make benchmark-all   also what takes longer
 # make schema regenerate what is made from src/crowdmask/config
 # make clean  remove the demo's results and caches    make distclean   ... and the virtual environment
@@ -25,7 +26,7 @@ READY_LINT := $(VENV)/.crowdmask-installed-lint
 PIP := "$(BIN)/python" -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz lint format schema benchmark benchmark-all clean distclean
+.PHONY: help setup demo test fuzz judges lint format schema benchmark benchmark-all clean distclean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -64,6 +65,12 @@ test: $(READY)
 # Each batch in a process of its own, with a limit of memory and time; docs/protocols.md. FORMATS=coco for one format.
 fuzz: $(READY)
 	PYTHONPATH=tests$${PYTHONPATH:+:$$PYTHONPATH} "$(BIN)/python" -m fuzz --mutants $(MUTANTS) --jobs $(CORES) $(FORMATS)
+
+# The tools' libraries want other versions than ours.
+judges: $(READY)
+	test -x .venv-judges/bin/python || "$(PYTHON)" -m venv .venv-judges
+	.venv-judges/bin/python -m pip install -q datumaro==1.13.12 label-studio-sdk==2.1.2 supervision==0.31.2 labelme==6.3.1
+	CROWDMASK_JUDGES="$(abspath .venv-judges)/bin/python" "$(BIN)/python" -m pytest -n $(TEST_WORKERS) tests/judges
 
 lint: $(READY_LINT)
 	"$(BIN)/ruff" check .

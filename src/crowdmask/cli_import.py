@@ -145,7 +145,10 @@ class _Import:
             author=self.args.author or picture.author or _user(),
             time=self.args.time or picture.time or now_time,
         )
-        image.changes += importing.compare(picture, task, source, self.args.tolerance)
+        try:
+            image.changes += importing.compare(picture, task, source, self.args.tolerance)
+        except ValueError as error:
+            raise DataError(place, f"{picture.name}: {error}", "Correct the file, or export the image again.") from None
 
     def _image(self, split: str, image_id: str) -> Image:
         key = split, image_id

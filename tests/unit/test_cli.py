@@ -19,6 +19,8 @@ VERBS = (
     ["corrections"],
     ["corrections", "check"],
     ["corrections", "export"],
+    ["corrections", "import"],
+    ["corrections", "log"],
     ["corrections", "template"],
     ["evaluate"],
     ["stage"],
