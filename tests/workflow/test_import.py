@@ -1,4 +1,4 @@
-"""Masks out to a tool's file and back: edits are found, conflicts listed, hostile files refused with nothing written."""
+"""Masks out to a tool's file and back: edits are found, conflicts listed, hostile files refused, nothing written."""
 
 from __future__ import annotations
 
