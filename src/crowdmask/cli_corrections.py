@@ -160,9 +160,10 @@ def export(args: argparse.Namespace) -> None:
 
 def import_corrections(args: argparse.Namespace) -> None:
     """Import what a tool gave back."""
+    from crowdmask.corrections import import_run
     from crowdmask.corrections.present import Present
 
-    cli_import.run(args, Present(cli_people.read_config(args.configfile), args.name))
+    import_run.run(args, Present(cli_people.read_config(args.configfile), args.name))
 
 
 def check_corrections(args: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """Import: what annotation tools give back becomes edits, and nothing else changes.
 
 `plan_file` compares the pictures of one file with what was handed out (`exchange.record`); `settle` puts the outcome
-beside what the edit files say already; `crowdmask.cli_import` reads and writes. Nothing is written before every
+beside what the edit files say already; `import_run` reads and writes. Nothing is written before every
 picture of every file has been checked.
 """
 
