@@ -16,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--conflicts",
         default="refuse",
         metavar="POLICY",
-        help="where two authors edited one head, without seeing the other: refuse, newest, union or author:NAME (%(default)s)",
+        help="two authors, one head: refuse, newest, union or author:NAME (%(default)s)",
     )
     parser.add_argument(
         "--stale",
