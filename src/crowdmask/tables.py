@@ -274,14 +274,21 @@ def _open(path: str | Path, table: str) -> pq.ParquetFile:
     return file
 
 
-def read(path: str | Path, table: str) -> list[dict[str, Any]]:
-    """Read all rows of a Parquet file after checking that its columns are those of `table`.
+def load(path: str | Path, table: str) -> pa.Table:
+    """Read a Parquet file, as Arrow has it, after checking that its columns are those of `table`.
 
     Raises:
         DataError: the file is missing, damaged, or of another table or version.
     """
     with _open(path, table) as file, _damage_named(path):
-        return file.read().to_pylist()
+        return file.read()
+
+
+def read(path: str | Path, table: str) -> list[dict[str, Any]]:
+    """All rows of a Parquet file (same checks as `load`)."""
+    rows = load(path, table)
+    with _damage_named(path):
+        return rows.to_pylist()
 
 
 def stream(path: str | Path, table: str, batch: int = 5000) -> Iterator[dict[str, Any]]:

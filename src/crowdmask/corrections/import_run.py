@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -32,10 +31,11 @@ class _Import:
     Args:
         present: The data set.
         args: Of the command line.
+        user: Author where neither they nor the file name one.
     """
 
-    def __init__(self, present: Present, args: argparse.Namespace) -> None:
-        self.present, self.args = present, args
+    def __init__(self, present: Present, args: argparse.Namespace, user: str) -> None:
+        self.present, self.args, self.user = present, args, user
         self.images: dict[tuple[str, str], Image] = {}
         self.paths: dict[tuple[str, str], Path] = {}
         self.refused: list[str] = []
@@ -99,8 +99,7 @@ class _Import:
                     "Export the images with `crowdmask corrections export`, and keep their file names.",
                 )
             image = self._image(refs[0].split, refs[0].image_id)
-            now = self.present.image(refs[0].split, refs[0].image_id)
-            task = importing.whole(now.row, now.merged, now.made, len(now.edits.edits) if now.edits else 0)
+            task = importing.whole(self.present.image(refs[0].split, refs[0].image_id))
         problem = importing.mismatch(picture, task, image.row)
         if problem:
             raise DataError(place, f"{picture.name}: {problem}", "Export the image again.")
@@ -111,7 +110,7 @@ class _Import:
             tool=picture.tool,
             file=Path(file.name.partition(".zip:")[0] + (".zip" if ".zip:" in file.name else "")).name,
             sha256=file.sha256,
-            author=self.args.author or picture.author or _user(),
+            author=self.args.author or picture.author or self.user,
             time=self.args.time or picture.time or now_time,
         )
         try:
@@ -123,8 +122,8 @@ class _Import:
         key = split, image_id
         if key not in self.images:
             now = self.present.image(split, image_id)
-            self.images[key] = Image(now.row, now.made, now.edits)
-            self.paths[key] = now.edit_path
+            self.images[key] = Image(now.row, now.made, now.file)
+            self.paths[key] = now.path
         return self.images[key]
 
     def write(self) -> list[str]:
@@ -145,14 +144,19 @@ class _Import:
         return [str(path) for path in texts]
 
 
-def run(args: argparse.Namespace, present: Present) -> None:
+def run(args: argparse.Namespace, present: Present, user: str) -> None:
     """Import files; prints what they say.
+
+    Args:
+        args: Of the command line.
+        present: The data set.
+        user: Name of the account.
 
     Raises:
         CrowdmaskError: anything was refused as a whole: nothing has been written.
     """
     conflicts.check_policy(args.conflicts)
-    work = _Import(present, args)
+    work = _Import(present, args, user)
     work.read()
     for image in work.images.values():
         importing.settle(image, args.conflicts, args.stale)
@@ -164,7 +168,8 @@ def run(args: argparse.Namespace, present: Present) -> None:
     else:
         print("\n".join(_diff(work)))
         print(", ".join(f"{number} {kind}" for kind, number in found.items()))
-        print("nothing written" if not written else f"wrote {len(written)} edit files; next: {present.command()}")
+        command = present.command(present.results / "masks.json")
+        print(f"wrote {len(written)} edit files; next: {command}" if written else "nothing written")
     if work.refused:
         raise CrowdmaskError("nothing was imported:\n  " + "\n  ".join(work.refused))
     disputed = sum(c.kind == "refused" for image in work.images.values() for c in image.changes)
@@ -209,10 +214,3 @@ def _diff(work: _Import) -> Iterator[str]:
 
 def _is_label_map(file: File) -> bool:
     return "SegmentationMap/" in file.name.replace("\\", "/")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser() or "unknown"
-    except (OSError, KeyError):
-        return "unknown"

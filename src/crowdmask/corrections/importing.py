@@ -7,7 +7,7 @@ picture of every file has been checked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from crowdmask.corrections.conflicts import Conflict, Earlier
 from crowdmask.corrections.exchange.base import Picture
 from crowdmask.corrections.exchange.record import Head, Task
 from crowdmask.corrections.matching import Decision, Known, match
+from crowdmask.corrections.present import Now
 from crowdmask.masks import rle
 from crowdmask.masks.rle import Window
 
@@ -335,24 +336,13 @@ def counts(images: Iterable[Image], refused: int = 0) -> dict[str, int]:
     return found
 
 
-def whole(
-    row: Mapping[str, Any], merged: Iterable[Mapping[str, Any]], made: Mapping[int, Mapping[str, Any]], edits: int
-) -> Task:
+def whole(now: Now) -> Task:
     """A task for an image that was handed out without a record: its masks as they are now.
 
     Args:
-        row: Of `tables.IMAGES`.
-        merged: Its rows of `tables.MASKS` after merge.
-        made: Those of exclude, by point_id.
-        edits: Edits in its file.
+        now: The image.
     """
-    heads = [
-        Head.of(dict(head), made[head["point_id"]]["sha256"] if head["point_id"] in made else None) for head in merged
-    ]
+    row = now.row
     size = {"height": row["height"], "width": row["width"], "h": row["height"], "w": row["width"]}
     key = {"split": row["split"], "image_id": row["image_id"], "sha256": row["sha256"], "picture": row["sha256"]}
-    return Task(name=row["path"], thumb="0" * 128, edits=edits, heads=tuple(heads), **key, **size)
-
-
-Opener = Callable[[str, str], Image]
-"""(split, image_id) -> what is known of the image now."""
+    return Task(name=row["path"], thumb="0" * 128, edits=now.edits, heads=now.heads, **key, **size)
