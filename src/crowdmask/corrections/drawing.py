@@ -7,7 +7,7 @@ allocated, polygons are bounded by the rows that their lines cross.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -62,19 +62,48 @@ def parse_counts(counts: str, height: int, width: int) -> np.ndarray:
     return runs
 
 
-def from_runs(runs: np.ndarray, height: int) -> Window:
-    """Tight window of checked run lengths; only the columns that the mask touches are allocated."""
+def from_runs(runs: np.ndarray, height: int, allow: Callable[[int], None] | None = None) -> Window:
+    """Tight window of checked run lengths, background first, column by column: `paint` of them."""
     stops = np.cumsum(runs)
     begin, end = stops[0::2][: runs[1::2].size], stops[1::2]
     some = end > begin
-    begin, end = begin[some], end[some]
-    left, right = int(begin[0]) // height, (int(end[-1]) - 1) // height
-    steps = np.zeros((right - left + 1) * height + 1, np.int8)
-    np.add.at(steps, begin - left * height, 1)
-    np.add.at(steps, end - left * height, -1)
-    mask = np.cumsum(steps[:-1], dtype=np.int8).view(bool).reshape(-1, height).T
-    tight = Window(left, 0, mask).tight()
-    return Window(tight.x0, tight.y0, np.ascontiguousarray(tight.mask))
+    return paint(begin[some], end[some], height, allow)
+
+
+def paint(begin: np.ndarray, end: np.ndarray, height: int, allow: Callable[[int], None] | None = None) -> Window:
+    """Tight window of runs of pixels, column by column; nothing but its own box is allocated.
+
+    Args:
+        begin: int64 (n,), ascending: first pixels of runs.
+        end: int64 (n,): one past their last pixels, above `begin`, at most the next begin.
+        height: Of the columns, pixels.
+        allow: Is given the number of pixels of the box before it is made, and raises where they are too many.
+
+    Returns:
+        The mask; of size 0 x 0 where there is no run.
+    """
+    if not begin.size:
+        return Window(0, 0, np.zeros((0, 0), bool))
+    first, last = begin // height, (end - 1) // height
+    left, w = int(first[0]), int(last[-1] - first[0]) + 1
+    if (last > first).any():  # a run over a column's end holds its lowest pixel and the next one's uppermost
+        top, h = 0, height
+    else:
+        top = int((begin % height).min())
+        h = int(((end - 1) % height).max()) - top + 1
+    if allow is not None:
+        allow(h * w)
+    pieces = last - first + 1
+    column = np.repeat(first, pieces) + np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    start = np.maximum(np.repeat(begin, pieces), column * height) - column * height - top
+    stop = np.minimum(np.repeat(end, pieces), (column + 1) * height) - column * height - top
+    # One cell more in each column, where the steps down of its last row go.
+    steps = np.zeros(w * (h + 1), np.int8)
+    place = (column - left) * (h + 1)
+    steps[place + start] += 1  # no two runs start, or stop, at one pixel
+    steps[place + stop] -= 1
+    np.cumsum(steps, dtype=np.int8, out=steps)
+    return Window(left, top, np.ascontiguousarray(steps.reshape(w, h + 1)[:, :h].T).view(bool))
 
 
 def fill_polygons(rings: Sequence[Sequence[float]], height: int, width: int) -> Window:

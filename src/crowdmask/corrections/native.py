@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from crowdmask.config import NAME
 from crowdmask.corrections.drawing import fill_polygons, from_runs, parse_counts
 from crowdmask.errors import DataError
+from crowdmask.files import parse_json
 from crowdmask.masks.rle import Window
 
 VERSION = 1
@@ -235,7 +236,7 @@ def load(path: str | Path) -> EditFile:
     if size > MAX_BYTES:
         raise DataError(path, f"{size} bytes, more than the {MAX_BYTES} that are read", "Is it an edit file?")
     try:
-        raw = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        raw = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise DataError(path, f"not valid JSON ({error})", _FIX) from None
     try:
@@ -304,18 +305,6 @@ def _short(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_short(part) for part in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        names = [key for key, _ in pairs]
-        raise ValueError(f"key {next(key for key in names if names.count(key) > 1)!r} twice in one object")
-    return made
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not a number")
 
 
 def _first(error: ValidationError) -> tuple[int | None, str]:
