@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -42,6 +43,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (1 = an error that the message explains)."""
     args = parser().parse_args(cli_people.complete(sys.argv[1:] if arguments is None else arguments))
+    for stream in (sys.stdout, sys.stderr):  # names in files may have letters that a terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # Before torch is loaded: its idle threads would spin, and take the core from the job beside this one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -110,19 +111,17 @@ def union(a: Window | None, b: Window | None) -> Window | None:
     return a or b if a is None or b is None else likeness.unite([a, b])
 
 
-def drawn_since(file: native.EditFile, first: int, rows: dict[int, dict[str, Any]]) -> dict[int, Earlier]:
-    """The last drawing or deletion of each head in the edits from `first` on, by point_id.
+def drawn_since(file: native.EditFile, seen: Collection[str], rows: dict[int, dict[str, Any]]) -> dict[int, Earlier]:
+    """The last drawing or deletion of each head that the incoming author has not seen, by point_id.
 
     Args:
         file: The image's edit file.
-        first: Number of edits that the incoming author has seen. A file with fewer has been rewritten: all its edits
-            count as unseen.
+        seen: Fingerprints of the edits that the masks handed out contained.
         rows: The image's rows of `tables.MASKS` as the pipeline made them, by point_id, for circles.
     """
     found: dict[int, Earlier] = {}
-    start = first if first <= len(file.edits) else 0
     for number, edit in enumerate(file.edits):
-        if number < start or isinstance(edit, native.Accept) or edit.point_id is None:
+        if isinstance(edit, native.Accept) or edit.point_id is None or native.fingerprint(edit) in seen:
             continue
         try:
             window = drawing_of(edit, rows.get(edit.point_id), file.image.height, file.image.width)

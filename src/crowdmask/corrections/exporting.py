@@ -48,13 +48,13 @@ class Source:
     Attributes:
         image: Its row of `tables.IMAGES`.
         heads: Its masks as merged, in table order.
-        edits: Number of edits that they contain.
+        edits: Fingerprints of the edits that they contain.
         way_out: What makes the tables of the image anew.
     """
 
     image: dict[str, Any]
     heads: tuple[records.Head, ...]
-    edits: int
+    edits: tuple[str, ...]
     way_out: str
 
 

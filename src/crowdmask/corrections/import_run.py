@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,11 +20,13 @@ from crowdmask.corrections.exchange.base import File, Picture
 from crowdmask.corrections.importing import Change, Image, Source
 from crowdmask.corrections.looks import alike
 from crowdmask.corrections.present import Present
-from crowdmask.errors import CrowdmaskError, DataError
+from crowdmask.errors import CrowdmaskError, DataError, SettingsError, printable
 from crowdmask.files import replacing
 
 OURS = ("README.txt", "tasks.csv", "labels.json", "label_config.xml", "labels.csv")
 """Files of an export that hold no masks."""
+MAX_TOLERANCE = 10.0
+"""Most that tracing may move a border, pixels; more would hide the edits of small heads."""
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -46,11 +51,6 @@ class _Import:
             for task in found.tasks
         }
         self.by_stem = {Path(name).stem: task for name, task in self.tasks.items()}
-        if args.time is not None:
-            try:
-                datetime.fromisoformat(args.time)
-            except ValueError:
-                raise CrowdmaskError(f"--time {args.time!r}: write it as 2025-03-01T12:00:00Z") from None
 
     def read(self) -> None:
         """Compare every picture of every file; faults are collected."""
@@ -127,7 +127,11 @@ class _Import:
         return self.images[key]
 
     def write(self) -> list[str]:
-        """Write the edit files, after all of them have been checked; their paths."""
+        """Write the edit files, after all of them have been checked, or none; their paths.
+
+        Raises:
+            DataError: a file has been changed since it was read, gets too long, or cannot be written.
+        """
         texts = {}
         for key, image in self.images.items():
             changes: Iterable[Change] = image.changes
@@ -136,12 +140,60 @@ class _Import:
             edits = importing.edits_of(image, changes)
             if edits:
                 texts[self.paths[key]] = native.dump(importing.file_with(image, edits))
-        if self.args.dry_run:
+                if len(texts[self.paths[key]].encode()) > native.MAX_BYTES:
+                    raise DataError(self.paths[key], "with these edits it gets too long", "Take superseded ones out.")
+        if self.args.dry_run or not texts:
             return []
-        for path, text in texts.items():
-            with replacing(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+        files = {self.paths[key]: image.file for key, image in self.images.items()}
+        folder = self.present.corrections / self.present.name
+        with _locked(folder), _named(folder), ExitStack() as stack:
+            for path, text in texts.items():
+                if (native.load(path) if path.is_file() else None) != files[path]:
+                    raise DataError(path, "the edit file has been changed since it was read", "Import once more.")
+                with _named(path):
+                    stack.enter_context(replacing(path)).write_text(text, encoding="utf-8")
         return [str(path) for path in texts]
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other imports from writing; the lock ends with the process, and leaves no file."""
+    with _named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network folders have no locks: then the comparison before writing has to do
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror or error})"
+        raise DataError(path, problem, "Nothing was imported. Make room, or correct the permissions.") from None
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse options that make no sense.
+
+    Raises:
+        SettingsError: with the option.
+    """
+    conflicts.check_policy(args.conflicts)
+    if args.author is not None and not (0 < len(args.author) <= 200 and args.author.isprintable()):
+        raise SettingsError("--author: write a name of 1 to 200 printable characters")
+    if not 0 <= args.tolerance <= MAX_TOLERANCE:  # false for NaN, too
+        raise SettingsError(f"--tolerance {args.tolerance}: write a number of pixels from 0 to {MAX_TOLERANCE:g}")
+    if args.time is not None:
+        try:
+            datetime.fromisoformat(args.time)
+        except ValueError:
+            raise SettingsError(f"--time {args.time!r}: write it as 2025-03-01T12:00:00Z") from None
 
 
 def run(args: argparse.Namespace, present: Present, user: str) -> None:
@@ -155,7 +207,7 @@ def run(args: argparse.Namespace, present: Present, user: str) -> None:
     Raises:
         CrowdmaskError: anything was refused as a whole: nothing has been written.
     """
-    conflicts.check_policy(args.conflicts)
+    check_options(args)
     work = _Import(present, args, user)
     work.read()
     for image in work.images.values():
@@ -166,7 +218,7 @@ def run(args: argparse.Namespace, present: Present, user: str) -> None:
         files = [str(path) for path in args.files]
         print(json.dumps({**found, **_lists(work), "files": files, "written": written}, indent=1))
     else:
-        print("\n".join(_diff(work)))
+        print("\n".join(map(printable, _diff(work))))
         print(", ".join(f"{number} {kind}" for kind, number in found.items()))
         command = present.command(present.results / "masks.json")
         print(f"wrote {len(written)} edit files; next: {command}" if written else "nothing written")

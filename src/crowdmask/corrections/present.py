@@ -57,9 +57,12 @@ class Now:
         return tuple(Head.of(row, base.get(row["point_id"])) for row in self.merged)
 
     @property
-    def edits(self) -> int:
-        """Number of edits that the merged masks contain."""
-        return sum(row["outcome"] != "cut" for row in self.outcomes)
+    def edits(self) -> tuple[str, ...]:
+        """Fingerprints of the edits that the merged masks contain, as far as the edit file still has them."""
+        names = ("action", "point_id", "author", "time")
+        merged = {tuple(row[name] for name in names) for row in self.outcomes if row["outcome"] != "cut"}
+        edits = self.file.edits if self.file else ()
+        return tuple(native.fingerprint(e) for e in edits if tuple(getattr(e, name) for name in names) in merged)
 
 
 class Present:

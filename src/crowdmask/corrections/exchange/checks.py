@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -104,12 +105,13 @@ class Checks:
             raise self.error(where, "it has no list of points")
         if len(points) > MAX_POINTS:
             raise self.error(where, f"an outline of more than {MAX_POINTS} points", "Draw it anew, or as a mask.")
-        flat: list[float] = []
-        for pair in points:
-            if not isinstance(pair, list) or len(pair) != 2 or not all(type(value) in (int, float) for value in pair):
-                raise self.error(where, "its points are not pairs of numbers")
-            flat += (float(value) if abs(value) < 1e300 else math.inf for value in pair)
-        return flat
+        # Types and lengths by sets: such lists may be long, and Python's own loops are slow.
+        if not set(map(type, points)) <= {list} or not set(map(len, points)) <= {2}:
+            raise self.error(where, "its points are not pairs of numbers")
+        flat = list(chain.from_iterable(points))
+        if not set(map(type, flat)) <= {int, float}:
+            raise self.error(where, "its points are not pairs of numbers")
+        return [float(value) if abs(value) < 1e300 else math.inf for value in flat]
 
     def ring(self, where: str, ring: list[float]) -> None:
         """Check the corners of an outline, (x, y, x, y, ...); one is enough, as tracing a mask of one pixel gives.
@@ -121,9 +123,10 @@ class Checks:
             raise self.error(where, "an outline without points", "Delete the shape, or draw it anew.")
         if len(ring) > 2 * MAX_POINTS:
             raise self.error(where, f"an outline of more than {MAX_POINTS} points", "Draw it anew, or as a mask.")
-        if not all(map(math.isfinite, ring)):
+        far = np.abs(np.array(ring)).max()
+        if not np.isfinite(far):
             raise self.error(where, "a coordinate is not finite")
-        if max(map(abs, ring)) > MAX_COORDINATE:
+        if far > MAX_COORDINATE:
             raise self.error(where, f"a coordinate beyond {MAX_COORDINATE:.0f} pixels")
 
     def readings(self, where: str, ring: list[float], height: int, width: int, corner: bool) -> tuple[Window, ...]:
