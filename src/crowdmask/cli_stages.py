@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from crowdmask import tables
+from crowdmask import cli_export, tables
 from crowdmask.config import Config, Dataset, Exclusion, Prompt, Review, Sam, Superpixels, Tiles, TrainSam, canonical
 from crowdmask.errors import DataError
 
@@ -71,6 +71,7 @@ def add(verbs: Any) -> None:
     new("exclude", exclude, "masks within the exclusion circle", images=str, segment=str, **common)
     new("merge", merge, "apply people's corrections", images=str, masks=str, edits=list, edits_output=str, **common)
     new("export", export, "write COCO", name=str, images=list, masks=list, edits=list, edits_output=str, **common)
+    new("formats", cli_export.stage, "one format", name=str, to=str, split=str, images=list, masks=list, **common)
     new("overlay", overlay, "draw one image", images=str, masks=str, root=str, split=str, image_id=str, **common)
     new("overlays", overlays, "page of pictures", pictures=list, output=str)
     new(

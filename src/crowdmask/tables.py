@@ -167,6 +167,17 @@ REVIEW = pa.schema(
 )
 """One row a mask, in the order of the batches: whether and why a person should look at it."""
 
+EXPORT = pa.schema(
+    [
+        *MASKS,
+        _field("path", pa.string(), "image file relative to the data set's root, POSIX"),
+        _field("height", pa.int32(), "of the image, pixels"),
+        _field("width", pa.int32(), "of the image, pixels"),
+        _field("image_sha256", pa.string(), "hash of the image file"),
+    ]
+)
+"""All masks of a data set in one file, for other programs: an image's rows lie together."""
+
 TABLES: dict[str, pa.Schema] = {
     "images": IMAGES,
     "truth": TRUTH,
@@ -175,6 +186,7 @@ TABLES: dict[str, pa.Schema] = {
     "masks": MASKS,
     "edits": EDITS,
     "review": REVIEW,
+    "export": EXPORT,
 }
 
 

@@ -5,7 +5,7 @@ Masks are checked by arithmetic on their run lengths (`crowdmask.masks.runs`), w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -219,42 +219,63 @@ class ImageMasks:
     Attributes:
         image: The image.
         rows: Their rows of the table, some or all of its columns.
+        boxes_xyxy: Head boxes by point id as annotated, (x0, y0, x1, y1), pixels, where they were asked for.
     """
 
     image: Image
     rows: pa.Table
+    boxes_xyxy: Mapping[int, tuple[float, float, float, float]]
 
     @property
     def point_ids(self) -> np.ndarray:
         """int64 (N,)."""
         return self.rows.column("point_id").to_numpy().astype(np.int64)
 
+    @property
+    def points_xy(self) -> np.ndarray:
+        """float64 (N, 2), as annotated; needs the columns x and y."""
+        return np.stack([self.rows.column(name).to_numpy() for name in ("x", "y")], axis=1).astype(np.float64)
+
     def windows(self) -> Iterator[Window]:
         """The masks, one after the other, tight."""
-        for part in self.rows.to_batches():
-            for row in part.select(["x0", "y0", "w", "h", "counts"]).to_pylist():
+        for part in self.rows.select(["x0", "y0", "w", "h", "counts"]).to_batches():
+            for row in part.to_pylist():
                 yield Window.from_columns(row).tight()
 
 
-def by_image(batches: Sequence[Batch], names: Sequence[str] = ()) -> Iterator[ImageMasks]:
+def by_image(batches: Sequence[Batch], names: Sequence[str] | None = (), boxes: bool = False) -> Iterator[ImageMasks]:
     """Every image with its masks, in the order of the batches; one batch of compressed masks in memory at a time.
 
     Args:
         batches: Tables of every batch.
-        names: Columns wanted besides those of the key, the window and the area.
+        names: Columns wanted besides those of the key, the window and the area; None = all.
+        boxes: Whether the head boxes are wanted.
 
     Raises:
         DataError: see `images` and `chunks`.
     """
-    for (_, path), known in zip(batches, images(batches), strict=True):
+    wanted = tables.MASKS.names if names is None else list(dict.fromkeys([*_NEEDED, *names]))
+    schema = pa.schema([tables.MASKS.field(name) for name in wanted])
+    for (images_path, path), known in zip(batches, images(batches), strict=True):
         parts: list[list[pa.RecordBatch]] = [[] for _ in known]
-        schema: pa.Schema | None = None
         for chunk in chunks(path, known, names):
-            schema = chunk.columns.schema
             edges = np.flatnonzero(np.diff(chunk.place, prepend=-1, append=-1))
             for begin, end in pairwise(edges.tolist()):
-                parts[chunk.place[begin]].append(chunk.columns.slice(begin, end - begin))
-        if schema is None:
-            schema = pa.schema([tables.MASKS.field(name) for name in dict.fromkeys([*_NEEDED, *names])])
+                parts[chunk.place[begin]].append(chunk.columns.slice(begin, end - begin).select(wanted))
+        head = _head_boxes(images_path) if boxes else {}
         for image, found in zip(known, parts, strict=True):
-            yield ImageMasks(image, pa.Table.from_batches(found, schema=schema))
+            rows = pa.Table.from_batches(found, schema=schema.remove_metadata())
+            yield ImageMasks(image, rows, head.get((image.split, image.image_id), {}))
+
+
+def _head_boxes(path: str | Path) -> dict[tuple[str, str], dict[int, tuple[float, float, float, float]]]:
+    """Boxes of the heads that have one, by image and point id."""
+    found = {}
+    for part in tables.columns(path, "images", ["split", "image_id", "points"], batch=64):
+        for row in part.to_pylist():
+            found[row["split"], row["image_id"]] = {
+                point["point_id"]: (point["x0"], point["y0"], point["x1"], point["y1"])
+                for point in row["points"]
+                if None not in (point["x0"], point["y0"], point["x1"], point["y1"])
+            }
+    return found
