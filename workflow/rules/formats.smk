@@ -13,6 +13,8 @@ rule export_split:
         "results/{dataset}/logs/export/{format}/{split}.log",
     benchmark:
         "results/{dataset}/benchmarks/export/{format}/{split}.tsv"
+    wildcard_constraints:
+        format="coco|xmask|iim|yolo|label-map",
     conda:
         "../../envs/crowdmask.yaml"
     threads: 1
@@ -21,8 +23,6 @@ rule export_split:
         runtime=lambda wildcards, attempt: max(60, images_in(wildcards) // 20) * attempt,
     params:
         settings=settings_of_format,
-    wildcard_constraints:
-        format="coco|xmask|iim|yolo|label-map",
     shell:
         "crowdmask stage formats --name {wildcards.dataset:q} --to {wildcards.format:q} --split {wildcards.split:q}"
         " --images {input.images:q} --masks {input.masks:q} --settings {params.settings:q} --output {output:q}"
