@@ -44,7 +44,7 @@ def sizes(masks: int, images: int) -> np.ndarray:
 
 
 def shapes() -> tuple[list[Window], np.ndarray]:
-    """Ragged heads of 5 to 60 pixels by ascending size, and their sizes."""
+    """Ragged heads of about 5 to 60 pixels by ascending size, and their sizes."""
     rng = np.random.default_rng(SEED)
     found = []
     for size in np.linspace(5, 60, SHAPES):
