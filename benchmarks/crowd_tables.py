@@ -64,7 +64,10 @@ def shapes() -> tuple[list[Window], np.ndarray]:
 
 
 def make(folder: Path, masks: int, images: int) -> list[tuple[Path, Path]]:
-    """Write the tables; returns the paths of each batch's `images` and `masks`."""
+    """Write the tables; returns the paths of each batch's `images` and `masks`.
+
+    Masks may overlap, and `sha256` is that of the shape wherever it lies: the export looks at neither.
+    """
     rng = np.random.default_rng(SEED)
     counts = sizes(masks, images)
     bank, side = shapes()

@@ -157,7 +157,7 @@ class _Buffer:
                 found, end = _DECODER.raw_decode(self.text, self.at)
             except json.JSONDecodeError as error:
                 cut = error
-            except (_Refused, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 raise self.fault(f"not a readable value ({error})") from None
             # A number may go on behind the buffer.
             if cut is None and (end < len(self.text) or not _NUMBER.match(self.text, end - 1)):

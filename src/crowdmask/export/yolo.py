@@ -92,7 +92,10 @@ def read_file(path: str | Path, height: int, width: int) -> tuple[np.ndarray, li
             corners = np.array([float(field) for field in fields[1:]]).reshape(-1, 2)
             if not ((corners >= -_EDGE) & (corners <= 1 + _EDGE)).all():  # false for NaN, too
                 raise ValueError("a coordinate is no number from 0 to 1")
-            classes.append(int(fields[0]))
+            number = int(fields[0])
+            if not 0 <= number < 2**31:
+                raise ValueError("a class is no number from 0 to 2147483647")
+            classes.append(number)
             ring = (corners * (width, height) - 0.5).ravel().tolist()
             windows.append(fill_polygons([ring], height, width).tight())
         except (ValueError, OverflowError) as error:
