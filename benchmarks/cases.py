@@ -36,7 +36,7 @@ class Case:
         host: Never on a GPU.
         bound_mb: Largest peak above the model's own.
         least_ratio: Smallest ratio of the baseline's seconds to ours.
-        least_per_s: Fewest prompts, or masks, a second.
+        least_per_s: Fewest prompts, or masks, a second; of export and read a second of the processor.
         images: Of the made-up data set.
         long: Only with `--all` or by name.
     """

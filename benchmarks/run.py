@@ -184,7 +184,7 @@ def _record(
         "baseline_s": None,
         "ratio": None,
         "least_ratio": case.least_ratio,
-        "per_s": round(case.prompts / seconds, 1),
+        "per_s": round(case.prompts / _parts(runs).get("cpu_s", seconds), 1),
         "least_per_s": case.least_per_s,
         "peak_mb": round(end["peak_mb"], 1),
         "baseline_peak_mb": None,
