@@ -54,22 +54,24 @@ def write(
         split: Of the data set.
         settings: Of the stage `export` for coco, else of `formats`.
     """
+
+    def shown(items: Any, unit: str = "image") -> Iterator[Any]:
+        from tqdm import tqdm
+
+        return iter(tqdm(items, unit=unit, mininterval=1.0, dynamic_ncols=True))
+
     if to == "coco":
         from crowdmask.export import coco
 
-        done = coco.write_coco(output, batches, dataset, settings["category"], canonical(settings))
+        text, category = canonical(settings), settings["category"]
+        done = coco.write_coco(output, batches, dataset, category, text, lambda items: shown(items, "batch"))
         return f"{done['annotations']} masks in {done['images']} images"
     if to == "parquet":
         from crowdmask.export import parquet
 
-        done = parquet.write(output, batches, settings["version"], canonical(settings))
+        done = parquet.write(output, batches, settings["version"], canonical(settings), shown)
         return f"{done['masks']} masks in {done['images']} images"
     from crowdmask.export import files
-
-    def shown(items: Any) -> Iterator[Any]:
-        from tqdm import tqdm
-
-        return iter(tqdm(items, unit="image", mininterval=1.0, dynamic_ncols=True))
 
     found = files.write(to, output, batches, dataset, split, settings, shown)
     odd = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in found["counts"].items() if value)

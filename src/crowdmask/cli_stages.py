@@ -289,10 +289,10 @@ def merge(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """COCO file of the data set and the table of its edits."""
-    from crowdmask.export import coco, edits
+    from crowdmask.export import edits
 
     batches = list(zip(args.images, args.masks, strict=True))
-    written = coco.write_coco(args.output, batches, args.name, args.settings["category"], _settings_text(args))
+    written = cli_export.write("coco", Path(args.output), batches, args.name, "all", args.settings)
     _log.info("%s: %s", args.output, written)
     edits.write_csv(args.edits_output, args.edits)
 

@@ -3,97 +3,20 @@
 import json
 from operator import itemgetter
 
-import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from exported import DRAWN, FOLDERS, OPTIONS, RING, back, batch, drawing, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
-from scipy import ndimage
 
 from crowdmask import cli_export, tables
 from crowdmask.config import load
-from crowdmask.corrections.drawing import fill_polygons
 from crowdmask.datasets import reader_for
 from crowdmask.errors import DataError
-from crowdmask.export import coco, cracks, files, iim, label_map, labels, parquet, source, xmask, yolo
-from crowdmask.export.coco_reader import CocoFile
-from crowdmask.masks import rle
-from crowdmask.masks.rle import Window
-
-OPTIONS = {"version": 1, "points": "GT_{}.npy"}
-FOLDERS = ["xmask", "label-map", "yolo", "iim"]
-
-
-def batch(folder, drawn, split="train", boxes=None, name="b", order=None):
-    """Tables of images given as {image_id: {point_id: bool (H, W)}}."""
-    images, masks = [], []
-    for image_id, found in drawn.items():
-        height, width = next(iter(found.values())).shape if found else (6, 7)
-        points = [
-            {"point_id": point, "x": 0.5, "y": 1.0, "outside": False}
-            | dict(zip(("x0", "y0", "x1", "y1"), (boxes or {}).get(point, (None,) * 4), strict=True))
-            for point in found
-        ]
-        images.append(
-            {"split": split, "image_id": image_id, "path": f"{split}/{image_id}.jpg", "height": height, "width": width}
-            | {"mode": "RGB", "sha256": "0" * 64, "points": points}
-        )
-        for point, mask in found.items():
-            window = Window(0, 0, np.asarray(mask)).tight()
-            row = {
-                "split": split,
-                "image_id": image_id,
-                "point_id": point,
-                "x": point + 0.25,
-                "y": 2.5,
-                "source": "sam",
-            }
-            row |= {"verified": False, "author": None, "score": None, "radius_px": 5.0, "lost_px": 0}
-            masks.append({**row, "area": window.area, "sha256": rle.digest(window), **window.columns()})
-    if order is not None:
-        masks = [masks[k] for k in order]
-    paths = folder / f"{name}-images.parquet", folder / f"{name}-masks.parquet"
-    tables.write(paths[0], "images", images, version=3, settings="{}")
-    tables.write(paths[1], "masks", masks, version=4, settings="{}")
-    return paths
-
-
-def drawing(*pixels, height=12, width=15):
-    mask = np.zeros((height, width), bool)
-    for rows, columns in pixels:
-        mask[rows, columns] = True
-    return mask
-
-
-RING = drawing((slice(2, 7), slice(2, 7)))
-RING[4, 4] = False
-DRAWN = {
-    0: drawing((0, 0)),  # one pixel, in the corner
-    3: RING,
-    4: drawing((4, 4)),  # in the hole of the ring, touching it
-    7: drawing((slice(8, 10), slice(1, 4)), (slice(9, 12), slice(8, 10))),  # two fragments, one at the lower border
-    9: drawing((slice(0, 12), 14)),  # along the right border
-    12: drawing((9, 5), (10, 6), (11, 5)),  # pixels that meet at corners
-}
-
-
-def back(name, root, split, sizes=None):
-    if name == "coco":
-        return list(CocoFile(root / f"{split}.json").instances())
-    if name == "parquet":
-        return list(parquet.read(root / "masks.parquet"))
-    module = files.FORMATS[name]
-    return list(module.read(root, split, sizes) if name == "yolo" else module.read(root, split))
-
-
-def write(name, root, batches, split="train"):
-    output = root / ("masks.parquet" if name == "parquet" else f"{split}.json")
-    options = {"version": 2, "category": "head"} if name == "coco" else OPTIONS
-    cli_export.write(name, output, batches, "toy", split, options)
-    return output
+from crowdmask.export import coco, files, iim, label_map, labels, parquet, source, xmask, yolo
 
 
 @pytest.mark.parametrize("name", [*cli_export.FORMATS])
@@ -177,96 +100,6 @@ def test_an_image_id_leads_nowhere_else(tmp_path):
     assert not (tmp_path / "a.txt").exists()
 
 
-# Polygons along the sides of pixels.
-
-
-def shoelace(corners):
-    x, y = np.array(corners, float).T
-    return (x * np.roll(y, -1) - y * np.roll(x, -1)).sum() / 2
-
-
-@settings(max_examples=300)
-@given(hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
-def test_a_polygon_holds_exactly_the_pixels(mask):
-    if not mask.any():
-        return
-    corners = cracks.polygon(mask)
-    assert shoelace(corners) == mask.sum()  # also the winding is right: holes turn the other way
-    for a, b in zip(corners, corners[1:] + corners[:1], strict=True):
-        assert (a[0] == b[0]) != (a[1] == b[1])  # along pixel sides, and no corner twice in a row
-    again = fill_polygons([[v - 0.5 for corner in corners for v in corner]], *mask.shape)
-    np.testing.assert_array_equal(again.full(*mask.shape), mask)
-    # Another library, at pixel centres.
-    winding = [
-        cv2.pointPolygonTest(np.array(corners, np.float32), (x + 0.5, y + 0.5), False) for y, x in np.argwhere(mask)
-    ]
-    assert all(side > 0 for side in winding)
-    _, fragments = ndimage.label(mask, np.ones((3, 3)))
-    holes = ndimage.label(~np.pad(mask, 1))[1] - 1
-    assert len(cracks.rings(mask)) == fragments + holes
-
-
-def test_polygons_of_known_masks():
-    assert cracks.polygon(np.ones((1, 1), bool)) == [(1, 0), (1, 1), (0, 1), (0, 0)]
-    assert cracks.polygon(np.ones((2, 3), bool)) == [(3, 0), (3, 2), (0, 2), (0, 0)]
-    outer, inner = cracks.rings(RING[2:7, 2:7])
-    assert (shoelace(outer), shoelace(inner)) == (25, -1)
-
-
-def test_many_fragments():
-    mask = np.zeros((60, 61), bool)
-    mask[::2, ::2] = True
-    corners = cracks.polygon(mask)
-    again = fill_polygons([[v - 0.5 for corner in corners for v in corner]], 60, 61)
-    np.testing.assert_array_equal(again.full(60, 61), mask)
-
-
-def test_yolo_lines(tmp_path):
-    write("yolo", tmp_path / "yolo", [batch(tmp_path, {"a": DRAWN})])
-    lines = (tmp_path / "yolo/labels/train/a.txt").read_text().splitlines()
-    assert len(lines) == 6 and lines[0] == "0 0.066667 0.000000 0.066667 0.083333 0.000000 0.083333 0.000000 0.000000"
-    assert json.loads((tmp_path / "yolo/train.json").read_text())["counts"] == {"without_pixels": 0, "bridged": 2}
-
-
-def test_yolo_coordinates_are_fine_enough_for_the_largest_images():
-    rng = np.random.default_rng(0)
-    for x0, y0 in [(0, 0), (65_000, 30_000), (12_345, 6_789)]:
-        window = Window(x0, y0, rng.random((9, 11)) < 0.6)
-        text, _ = yolo.line(window.tight(), 30_030, 65_535)
-        corners = np.array([float(field) for field in text.split()[1:]]).reshape(-1, 2) * (65_535, 30_030) - 0.5
-        np.testing.assert_array_equal(fill_polygons([corners.ravel()], 30_030, 65_535).cut(x0, y0, 11, 9), window.mask)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("0 0.5 0.5 0.1 0.1", "a box, no polygon"),
-        ("0 0.1 0.1 0.2 0.2", "a box"),
-        ("0 0.1 0.1 0.2", "4 numbers"),
-        ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4", "8 numbers"),
-        ("0 0.1 0.1 0.2 0.2 0.3 nan", "from 0 to 1"),
-        ("0 0.1 0.1 0.2 0.2 0.3 1.5", "from 0 to 1"),
-        ("x 0.1 0.1 0.2 0.2 0.3 0.3", "invalid literal"),
-        ("0 0.1 0.1 0.2 0.2 0.3 1e999", "from 0 to 1"),
-        ("0 a b c d e f", "could not convert"),
-    ],
-)
-def test_yolo_faults_name_the_row(tmp_path, text, message):
-    path = tmp_path / "x.txt"
-    path.write_text("0 0.1 0.1 0.2 0.1 0.2 0.3\n\n" + text + "\n")
-    with pytest.raises(DataError, match=message) as caught:
-        yolo.read_file(path, 10, 10)
-    assert caught.value.row == 2
-
-
-def test_yolo_reads_other_programs_polygons(tmp_path):
-    path = tmp_path / "x.txt"
-    path.write_text("3 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.5\r\n7 0 0 1 0 1 1 0 1")
-    classes, windows = yolo.read_file(path, 10, 10)
-    assert classes.tolist() == [3, 7]
-    assert [(w.x0, w.y0, *w.mask.shape, w.area) for w in windows] == [(1, 1, 4, 4, 16), (0, 0, 10, 10, 100)]
-
-
 # Label maps.
 
 
@@ -314,93 +147,6 @@ def test_label_maps_are_a_data_set_of_this_project(tmp_path):
     painted, ids = reader.read_truth(ref)
     assert ids.tolist() == [point + 1 for point in DRAWN]
     np.testing.assert_array_equal(painted == 4, RING)
-
-
-# IIM.
-
-
-@settings(max_examples=100)
-@given(hnp.arrays(np.int32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 5)))
-def test_heads_are_set_apart(painted):
-    heads = iim.apart(painted)
-    assert not heads[painted == 0].any()
-    assert set(np.unique(painted[heads])) == set(np.unique(painted)) - {0}  # nobody is lost
-    areas = np.bincount(painted.ravel())
-    values = np.where(heads, painted, 0)
-    lost = {int(value) for value in np.unique(painted) if value and (values == value).sum() < areas[value]}
-    for first, second in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
-        a, b = values[first], values[second]
-        # Two that still touch: one of them is whole, because it would have been lost.
-        for left, right in zip(a[(a != b) & (a > 0) & (b > 0)], b[(a != b) & (a > 0) & (b > 0)], strict=True):
-            assert not {int(left), int(right)} <= lost
-    several, touching = iim.confused(painted, heads)
-    components, count = ndimage.label(heads)
-    naive = [len(np.unique(components[values == value])) for value in np.unique(values) if value]
-    assert several == sum(number > 1 for number in naive)
-    shared = {
-        int(v) for k in range(1, count + 1) for v in [np.unique(values[components == k])] if v.size > 1 for v in v
-    }
-    assert touching == len(shared)
-
-
-def test_iim_picture_and_its_heads(tmp_path):
-    separate = {0: DRAWN[0], 3: RING, 9: DRAWN[9]}
-    report = write("iim", tmp_path / "i", [batch(tmp_path, {"a": separate, "b": DRAWN, "none": {}})])
-    first, second, third = iim.read(tmp_path / "i", "train")
-    assert (first.image_id, first.ids.tolist(), third.ids.tolist()) == ("a", [0, 1, 2], [])
-    found = {(w.x0, w.y0): w for w in first.windows}
-    for mask in separate.values():
-        window = Window(0, 0, mask).tight()
-        np.testing.assert_array_equal(found[window.x0, window.y0].mask, window.mask)
-    with Image.open(tmp_path / "i/train/masks/b.png") as picture:
-        assert picture.mode == "L" and set(np.unique(np.array(picture))) == {0, 1}
-    # The ring gives up its four pixels around the one in its hole; 7 is two pieces, 12 three.
-    counts = json.loads(report.read_text())["counts"]
-    assert (counts["pixels_given_up"], counts["in_several_components"], counts["still_touching"]) == (4, 2, 0)
-    assert len(second.windows) == 9
-    assert (tmp_path / "i/train/train.txt").read_text() == "a\nb\nnone\n"
-
-
-def test_iim_lines(tmp_path):
-    boxes = {3: (1.0, 2.0, 11.0, 26.0)}
-    drawn = {"0021": {0: DRAWN[0], 3: RING, 9: DRAWN[9]}, "3": {}}
-    report = write("iim", tmp_path / "i", [batch(tmp_path, drawn, boxes=boxes)])
-    text = (tmp_path / "i/train/train_gt_loc.txt").read_text()
-    # Golden: 1 x 1; the annotated 10 x 24; 1 x 12. Points x = id + 0.25, y = 2.5.
-    assert text == "21 3 0 3 0 0 0 3 3 5 13 2 9 3 0 6 1\n3 0\n"
-    found = iim.read_locations(tmp_path / "i/train/train_gt_loc.txt")
-    assert found[21].tolist() == [[0, 3, 0, 0, 0], [3, 3, 5, 13, 2], [9, 3, 0, 6, 1]] and found[3].shape == (0, 5)
-    assert [entry["number"] for entry in json.loads(report.read_text())["files"]] == [21, 3]
-
-
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [(["0007", "12"], [7, 12]), (["IMG_4", "IMG_2"], [1, 2]), (["1", "01"], [1, 2]), (["²"], [1]), ([], [])],
-)
-def test_iim_numbers_of_images(names, expected):
-    assert iim.numbers(names) == expected
-
-
-def test_iim_levels_are_closed_above():
-    sides = [(1, 10), (1, 11), (10, 10), (101, 1), (10, 100), (100, 100), (1000, 100), (1000, 101)]
-    assert [sum(w * h > bound for bound in iim.LEVELS) for w, h in sides] == [0, 1, 1, 2, 2, 3, 4, 5]
-
-
-@pytest.mark.parametrize(
-    "line", ["1", "1 1 2 3", "1 -1", "a 0", "1 1 2 3 4 5 6 7", "1 0\n1 0", "9999999999999999999 0"]
-)
-def test_iim_line_faults(tmp_path, line):
-    path = tmp_path / "gt.txt"
-    path.write_text(line + "\n")
-    with pytest.raises(DataError, match=r"gt\.txt"):
-        iim.read_locations(path)
-
-
-def test_iim_pictures_of_other_values_are_refused(tmp_path):
-    (tmp_path / "train/masks").mkdir(parents=True)
-    Image.fromarray(np.full((3, 3), 255, np.uint8)).save(tmp_path / "train/masks/a.png")
-    with pytest.raises(DataError, match="holds the value 255"):
-        list(iim.read(tmp_path, "train"))
 
 
 # Parquet, and the source of all.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -22,15 +22,21 @@ VERSION = 2
 """Raised when the file's content changes for the same tables."""
 
 
-def write_coco(output: str | Path, batches: Sequence[Batch], dataset: str, category: str, settings: str) -> dict:
+def write_coco(
+    output: str | Path,
+    batches: Sequence[Batch],
+    dataset: str,
+    category: str,
+    settings: str,
+    shown: Callable[[Sequence[Batch]], Iterable[Batch]] = iter,
+) -> dict:
     """Write a COCO file that pycocotools and CVAT open.
 
     Every row of a masks table becomes one annotation: compressed RLE of the whole image with text counts, `iscrowd` 0,
     `area` and `bbox` of the mask itself, the head point (clipped to the image) as its only keypoint. Our own keys:
     `split` and `image_id` of images; `point_id`, `point` (x, y as annotated), `source`, `score` (left out where there
-    is none), `verified`, `author` (likewise) and `radius_px` of
-    annotations. Ids count from 1, images and masks in the order of the batches
-    and of their rows. One image or annotation a line; the same tables give the same bytes.
+    is none), `verified`, `author` (likewise) and `radius_px` of annotations. Ids count from 1, images and masks in the
+    order of the batches and of their rows. One image or annotation a line; the same tables give the same bytes.
 
     Args:
         output: File to write.
@@ -38,6 +44,7 @@ def write_coco(output: str | Path, batches: Sequence[Batch], dataset: str, categ
         dataset: Name of the data set.
         category: Name of the only category.
         settings: Canonical JSON of the export settings.
+        shown: Passes the batches on, with a progress bar.
 
     Returns:
         Numbers of `images` and `annotations` written.
@@ -53,7 +60,7 @@ def write_coco(output: str | Path, batches: Sequence[Batch], dataset: str, categ
             file.write(f"{_line(key)}: {_line(value)},\n")
         images = _write_list(file, "images", _images(image for images in known for image in images))
         file.write(",\n")
-        annotations = _write_list(file, "annotations", _annotations(batches, known))
+        annotations = _write_list(file, "annotations", _annotations(shown(batches), known))
         file.write("\n}\n")
     return {"images": images, "annotations": annotations}
 
@@ -114,7 +121,7 @@ def _images(known: Iterable[source.Image]) -> Iterator[str]:
         )
 
 
-def _annotations(batches: Sequence[Batch], known: Sequence[Sequence[source.Image]]) -> Iterator[str]:
+def _annotations(batches: Iterable[Batch], known: Sequence[Sequence[source.Image]]) -> Iterator[str]:
     number = 1
     for (_, path), images in zip(batches, known, strict=True):
         for chunk in source.chunks(path, images, _COLUMNS):

@@ -6,7 +6,7 @@ row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -23,7 +23,13 @@ GROUP = 20_000
 """Rows of a group."""
 
 
-def write(output: str | Path, batches: Sequence[Batch], version: int, settings: str) -> dict[str, int]:
+def write(
+    output: str | Path,
+    batches: Sequence[Batch],
+    version: int,
+    settings: str,
+    shown: Callable[[Iterable[ImageMasks]], Iterator[ImageMasks]] = iter,
+) -> dict[str, int]:
     """Write the file; returns the numbers of `images` and `masks`.
 
     Args:
@@ -31,6 +37,7 @@ def write(output: str | Path, batches: Sequence[Batch], version: int, settings: 
         batches: Tables of every batch.
         version: Of the stage.
         settings: Canonical JSON of the export settings.
+        shown: Passes the images on, with a progress bar.
 
     Raises:
         DataError: see `crowdmask.export.source.by_image`.
@@ -39,7 +46,7 @@ def write(output: str | Path, batches: Sequence[Batch], version: int, settings: 
     held: list[pa.Table] = []
     rows = 0
     with tables.writing(output, "export", version=version, settings=settings) as writer:
-        for item in by_image(batches, None):
+        for item in shown(by_image(batches, None)):
             held.append(_rows(item, writer.schema))
             images, rows, masks = images + 1, rows + item.rows.num_rows, masks + item.rows.num_rows
             if rows >= GROUP:
