@@ -8,7 +8,12 @@ from typing import Any, Literal
 
 CALL = 64
 """Prompts of a call of the baseline."""
-BASELINE = f"segment-anything predict_torch, calls of {CALL}"
+BASELINE = {
+    "export": "row by row: each mask decoded, encoded on its image, json.dumps",
+    "read": "pycocotools COCO(path) and annToMask",
+}
+"""By kind; for the others `SAM_BASELINE`."""
+SAM_BASELINE = f"segment-anything predict_torch, calls of {CALL}"
 
 
 @dataclass(frozen=True)
@@ -18,10 +23,10 @@ class Case:
     Attributes:
         name: Of the benchmark and of its result file.
         kind: decode = prompts to masks on one embedding; image = a whole image; memory = the stage from files, for its
-            peak; where = the stage from files, by part.
+            peak; where = the stage from files, by part; export = tables to COCO; read = COCO to masks.
         about: One line for `--list`.
-        model: small (shipped weights) or vit_b (seeded random weights).
-        prompts: Head points.
+        model: small (shipped weights) or vit_b (seeded random weights); none for export and read.
+        prompts: Head points, or masks.
         height: Of the image, pixels.
         width: Of the image, pixels.
         tiles: Mode of the tiles.
@@ -31,13 +36,15 @@ class Case:
         host: Never on a GPU.
         bound_mb: Largest peak above the model's own.
         least_ratio: Smallest ratio of the baseline's seconds to ours.
+        least_per_s: Fewest prompts, or masks, a second; of export and read a second of the processor.
+        images: Of the made-up data set.
         long: Only with `--all` or by name.
     """
 
     name: str
-    kind: Literal["decode", "image", "memory", "where"]
+    kind: Literal["decode", "image", "memory", "where", "export", "read"]
     about: str
-    model: Literal["small", "vit_b"]
+    model: Literal["small", "vit_b", "none"]
     prompts: int
     height: int = 768
     width: int = 1024
@@ -48,6 +55,8 @@ class Case:
     host: bool = False
     bound_mb: float | None = None
     least_ratio: float | None = None
+    least_per_s: float | None = None
+    images: int = 1
     long: bool = False
 
     def as_dict(self) -> dict[str, Any]:
@@ -57,7 +66,15 @@ class Case:
     def quick(self) -> Case:
         """The same on few prompts, to see that it runs."""
         few = min(self.prompts, 32)
-        return replace(self, prompts=few, baseline=min(self.baseline, few), repeats=1, least_ratio=None)
+        return replace(
+            self,
+            prompts=few,
+            baseline=min(self.baseline, few),
+            images=min(self.images, 4),
+            repeats=1,
+            least_ratio=None,
+            least_per_s=None,
+        )
 
 
 def _decode(model: Literal["small", "vit_b"], prompts: int, least_ratio: float | None = None) -> Case:
@@ -116,6 +133,14 @@ CASES = [
     Case(
         "where_vit_b", "where", "parts of a rendered crowd of 500 in one tile, vit_b, file to file", "vit_b",
         500, repeats=1,
+    ),
+    Case(
+        "export_nwpu", "export", "2,133,375 masks of 5,109 images, tables to one COCO file", "none", 2_133_375,
+        baseline=60_000, threads=1, host=True, bound_mb=500, least_per_s=20_000, images=5_109,
+    ),
+    Case(
+        "read_nwpu", "read", "that COCO file (0.8 GB) to masks; pycocotools needs several GB for it", "none", 2_133_375,
+        repeats=1, baseline=2_133_375, threads=1, host=True, bound_mb=500, images=5_109, long=True,
     ),
 ]  # fmt: skip
 

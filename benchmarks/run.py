@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.busy import Others
-from benchmarks.cases import BASELINE, CASES, Case, choose
+from benchmarks.cases import BASELINE, CASES, SAM_BASELINE, Case, choose
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -176,7 +176,7 @@ def _record(
         "model": case.model,
         "image_hw": [case.height, case.width],
         "prompts": case.prompts,
-        "unit": f"seconds for {case.prompts} prompts",
+        "unit": f"seconds for {case.prompts} {_unit(case)}",
         "ours_s": round(seconds, 5),
         "ours_parts_s": _parts(runs),
         "ours_runs_s": [round(_seconds([run]), 5) for run in runs],
@@ -184,6 +184,8 @@ def _record(
         "baseline_s": None,
         "ratio": None,
         "least_ratio": case.least_ratio,
+        "per_s": round(case.prompts / _parts(runs).get("cpu_s", seconds), 1),
+        "least_per_s": case.least_per_s,
         "peak_mb": round(end["peak_mb"], 1),
         "baseline_peak_mb": None,
         "bound_mb": case.bound_mb,
@@ -211,9 +213,13 @@ def _record(
     return record
 
 
+def _unit(case: Case) -> str:
+    return "masks" if case.kind in ("export", "read") else "prompts"
+
+
 def _add_baseline(record: dict[str, Any], case: Case, runs: list[dict[str, float]], end: dict[str, Any]) -> None:
     seconds = _seconds(runs)
-    record["baseline"] = BASELINE
+    record["baseline"] = BASELINE.get(case.kind, SAM_BASELINE)
     record["baseline_s"] = round(seconds, 5)
     record["baseline_parts_s"] = _parts(runs)
     record["baseline_runs_s"] = [round(_seconds([run]), 5) for run in runs]
@@ -221,8 +227,9 @@ def _add_baseline(record: dict[str, Any], case: Case, runs: list[dict[str, float
     record["baseline_device_peak_mb"] = end["device_peak_mb"]
     record["ratio"] = round(seconds / record["ours_s"], 2)
     if case.baseline < case.prompts:
+        times = case.prompts / case.baseline
         record["baseline_note"] = (
-            f"measured on the first {case.baseline} prompts, seconds multiplied by {case.prompts / case.baseline:g}"
+            f"measured on the first {case.baseline} {_unit(case)}, seconds multiplied by {times:.6g}"
         )
 
 
@@ -251,6 +258,12 @@ def main(argv: list[str] | None = None, cases: list[Case] = CASES) -> int:
     """
     options = _arguments(argv)
     if options.child:
+        # Exports run without torch, whose memory is not theirs.
+        if json.loads(options.child)["case"]["kind"] in ("export", "read"):
+            from benchmarks import export
+
+            export.main(options.child)
+            return 0
         from benchmarks import child
 
         child.main(options.child)

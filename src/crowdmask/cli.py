@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from crowdmask import cli_corrections, cli_people, cli_stages
+from crowdmask import cli_corrections, cli_export, cli_people, cli_stages
 from crowdmask.errors import CrowdmaskError
 
 EXAMPLES = """examples:
@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   crowdmask corrections template demo test/scene-0002 --points 3,4
   crowdmask corrections check corrections/demo/test/scene-0001.json
   crowdmask corrections export demo --to cvat --images test/scene-0001
+  crowdmask export demo --to yolo                    or coco, xmask, iim, label-map, parquet
   crowdmask evaluate demo                            how good the masks are
 
 `crowdmask stage NAME ...` runs one job of the workflow by hand: copy the line from a log.
@@ -36,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     cli_people.add(verbs)
     cli_corrections.add(verbs)
+    cli_export.add(verbs)
     cli_stages.add(verbs)
     return top
 

@@ -23,6 +23,7 @@ VERSIONS = {
     "exclude": 2,
     "merge": 2,
     "export": 2,
+    "formats": 1,
     "overlay": 1,
     "review": 1,
     "evaluate": 1,
@@ -33,6 +34,9 @@ VERSIONS = {
 
 READS = {"superpixels": ("superpixels",), "segment": ("prompt", "tiles", "sam"), "exclude": ("exclusion",)}
 """Sections that the stages of the method read."""
+
+POINT_FILES = {"ucf": "{}_ann.npy", "jhu": "{}.npy"}
+"""Names of files of points that XMask's loaders expect, by format of the data set; else `GT_{}.npy`."""
 
 
 def settings(config: Config, dataset: str, stage: str) -> str:
@@ -59,6 +63,8 @@ def settings(config: Config, dataset: str, stage: str) -> str:
         values["disjoint"] = section_for(config, dataset, "exclusion").model_dump()["disjoint"]
     if stage == "export":
         values["category"] = section_for(config, dataset, "export").model_dump()["category"]
+    if stage == "formats":
+        values["points"] = POINT_FILES.get(entry.format, "GT_{}.npy")
     if stage == "review":
         values["review"] = config.review.model_dump()
     return canonical({"version": VERSIONS[stage], **values})
