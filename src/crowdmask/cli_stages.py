@@ -255,6 +255,7 @@ def segment(args: argparse.Namespace) -> None:
             args.settings["exif"],
             Prompt(**args.settings["prompt"]),
             Tiles(**args.settings["tiles"]),
+            settings.window,
         )
         _write(args, "segment", rows, _points(images), "point")
 

@@ -317,6 +317,12 @@ def points_of(image: Mapping[str, Any]) -> np.ndarray:
     return np.array([[point["x"], point["y"]] for point in image["points"]], float).reshape(-1, 2)
 
 
+def boxes_of(image: Mapping[str, Any]) -> np.ndarray:
+    """Annotated head boxes of a row of `IMAGES`, float64 (N, 4) as (x0, y0, x1, y1), NaN where there is none."""
+    rows = [[point.get(side) for side in NO_BOX] for point in image["points"]]
+    return np.array(rows, float).reshape(-1, 4)
+
+
 def metadata(path: str | Path) -> tuple[str, int, Any]:
     """Table name, stage version and settings that a Parquet file carries.
 
