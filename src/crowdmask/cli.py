@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from crowdmask import cli_corrections, cli_people, cli_stages
+from crowdmask import cli_ablation, cli_corrections, cli_people, cli_stages
 from crowdmask.errors import CrowdmaskError
 
 EXAMPLES = """examples:
@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     cli_people.add(verbs)
     cli_corrections.add(verbs)
-    cli_stages.add(verbs)
+    cli_ablation.add(cli_stages.add(verbs))
     return top
 
 

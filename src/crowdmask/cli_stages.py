@@ -23,11 +23,19 @@ EXAMPLE = """example, in the folder where snakemake runs:
 Snakemake prints this line for every job ("Shell command: ..."): copy it from there.
 """
 
+COMMON: dict[str, Any] = {"settings": json.loads, "output": str}
+"""Options of every stage that writes a table."""
+
 _log = logging.getLogger(__name__)
 
 
-def add(verbs: Any) -> None:
-    """Add the verb `stage` and its stages."""
+def add(verbs: Any) -> Callable[..., None]:
+    """Add the verb `stage` and its stages.
+
+    Returns:
+        What adds one more: called with its name, the function that runs it, a line of help, and its options with their
+        types (list = any number of values, not required).
+    """
     stage = verbs.add_parser(
         "stage",
         help="run one job of the workflow",
@@ -50,13 +58,12 @@ def add(verbs: Any) -> None:
                 type=None if many else kind,
             )
 
-    common = {"settings": json.loads, "output": str}
     new("render", render, "render one scene", index=int, image=str, labels=str, points=str, settings=json.loads)
     listed = {"name": str, "selection": json.loads, "split": str, "batch": str, "batches": int}
-    new("datasets", datasets, "list the images and points of a batch", **listed, **common)
-    new("truth", truth, "true masks of a batch", **listed, **common)
-    new("splits", splits, "which images are for what", name=str, selection=json.loads, images=str, **common)
-    new("superpixels", superpixels, "superpixel of each point", images=str, root=str, **common)
+    new("datasets", datasets, "list the images and points of a batch", **listed, **COMMON)
+    new("truth", truth, "true masks of a batch", **listed, **COMMON)
+    new("splits", splits, "which images are for what", name=str, selection=json.loads, images=str, **COMMON)
+    new("superpixels", superpixels, "superpixel of each point", images=str, root=str, **COMMON)
     new(
         "segment",
         segment,
@@ -66,12 +73,12 @@ def add(verbs: Any) -> None:
         root=str,
         checkpoint=list,
         gpu=int,
-        **common,
+        **COMMON,
     )
-    new("exclude", exclude, "masks within the exclusion circle", images=str, segment=str, **common)
-    new("merge", merge, "apply people's corrections", images=str, masks=str, edits=list, edits_output=str, **common)
-    new("export", export, "write COCO", name=str, images=list, masks=list, edits=list, edits_output=str, **common)
-    new("overlay", overlay, "draw one image", images=str, masks=str, root=str, split=str, image_id=str, **common)
+    new("exclude", exclude, "masks within the exclusion circle", images=str, segment=str, **COMMON)
+    new("merge", merge, "apply people's corrections", images=str, masks=str, edits=list, edits_output=str, **COMMON)
+    new("export", export, "write COCO", name=str, images=list, masks=list, edits=list, edits_output=str, **COMMON)
+    new("overlay", overlay, "draw one image", images=str, masks=str, root=str, split=str, image_id=str, **COMMON)
     new("overlays", overlays, "page of pictures", pictures=list, output=str)
     new(
         "evaluate",
@@ -82,7 +89,7 @@ def add(verbs: Any) -> None:
         truth=list,
         superpixels=list,
         root=str,
-        **common,
+        **COMMON,
     )
     new(
         "corrections",
@@ -97,7 +104,7 @@ def add(verbs: Any) -> None:
         folder=str,
         root=str,
         page=str,
-        **common,
+        **COMMON,
     )
     new(
         "review",
@@ -112,7 +119,7 @@ def add(verbs: Any) -> None:
         root=str,
         page=str,
         report=str,
-        **common,
+        **COMMON,
     )
     new("checkpoint", checkpoint, "download an official SAM checkpoint", model=str, output=str)
     new(
@@ -127,8 +134,9 @@ def add(verbs: Any) -> None:
         gpu=int,
         state=str,
         curve=str,
-        **common,
+        **COMMON,
     )
+    return new
 
 
 def _dataset(settings: dict[str, Any], selection: dict[str, Any] | None = None) -> Dataset:

@@ -167,6 +167,26 @@ REVIEW = pa.schema(
 )
 """One row a mask, in the order of the batches: whether and why a person should look at it."""
 
+CANDIDATES = pa.schema(
+    [
+        *_KEY,
+        _field("candidate_id", pa.int32(), "0-based, best first"),
+        _field("score", pa.float32(), "SAM's own estimate of the mask's IoU"),
+        _field("stability", pa.float32(), "pixels with logit > 1 over pixels with logit > -1"),
+        *_WINDOW,
+    ]
+)
+"""Automatic masks of an image that belong to no point; they may overlap."""
+
+MEASURES = pa.schema(
+    [
+        *_KEY,
+        _field("fallback", pa.int32(), "masks that are the circle or a single pixel"),
+        _field("sums", pa.map_(pa.string(), pa.float64()), "(name, sum) of crowdmask.metrics.measures.NAMES"),
+    ]
+)
+"""One row an image: what all measures follow from, as sums that add up over images."""
+
 TABLES: dict[str, pa.Schema] = {
     "images": IMAGES,
     "truth": TRUTH,
@@ -175,6 +195,8 @@ TABLES: dict[str, pa.Schema] = {
     "masks": MASKS,
     "edits": EDITS,
     "review": REVIEW,
+    "candidates": CANDIDATES,
+    "measures": MEASURES,
 }
 
 

@@ -120,6 +120,7 @@ class Config(Section):
     corrections: Corrections = Corrections()
     review: Review = Review()
     ablation: Ablation = Ablation()
+    candidates: Candidates = Candidates()
     train_sam: TrainSam = TrainSam()
 
     @model_validator(mode="after")
@@ -130,6 +131,8 @@ class Config(Section):
         if not faults:
             # A variant's own mistakes do not depend on the data set; which data set is at fault is said for the others.
             for label, variant in self.ablation.variants.items():
+                if label in (OWN, *BASELINES):
+                    faults.append(f"ablation.variants.{label}: the name is taken, by {OWN} settings or by a baseline")
                 found = _faults(self, None, label, variant, f"ablation.variants.{label}")
                 for name in () if found else self.datasets:
                     theirs = _faults(self, name, label, variant, f"ablation.variants.{label}")

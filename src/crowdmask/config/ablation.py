@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from crowdmask.config.base import NAME, Section
 
@@ -39,7 +39,7 @@ class Variant(Section):
 
 
 class Candidates(Section):
-    """Automatic masks without points, of the baselines `smallest` and `smallest_circle`; docs/ablation.md."""
+    """Automatic masks without points, which the ablation's baselines `smallest` and `smallest_circle` choose from."""
 
     grid: int = Field(16, ge=1, le=128, description="prompts along each side of a tile")
     pred_iou: float = Field(0.88, description="least IoU that SAM expects")
@@ -54,13 +54,5 @@ class Ablation(Section):
         default_factory=dict, description="by name: what differs from the data set's own settings"
     )
     baselines: tuple[BaselineName, ...] = Field((), strict=False, description="other masks from the same points")
-    candidates: Candidates = Candidates()
     samples: int = Field(1000, ge=1, le=100_000, description="bootstrap samples of images")
     seed: int = Field(1, ge=0, description="of the bootstrap")
-
-    @model_validator(mode="after")
-    def _names_are_free(self) -> Ablation:
-        taken = sorted({OWN, *BASELINES} & self.variants.keys())
-        if taken:
-            raise ValueError(f"variants.{taken[0]}: the name is taken, by the data set's own settings or a baseline")
-        return self

@@ -1,0 +1,44 @@
+"""`crowdmask stage NAME` of the ablation: other masks from the same points, measures, and the table."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from crowdmask import tables
+from crowdmask.cli_stages import COMMON, _points, _settings_text, _shown, _write
+
+_log = logging.getLogger(__name__)
+
+
+def add(new: Callable[..., None]) -> None:
+    """Add the stages of the ablation with what `cli_stages.add` returns."""
+    new("measures", measures, "measures of a batch, as sums", images=str, masks=str, truth=str, **COMMON)
+    new("ablation", ablation, "table and figures of all variants", name=str, **COMMON)
+
+
+def measures(args: argparse.Namespace) -> None:
+    """Measures of a batch of masks."""
+    from crowdmask.ablation import measure as stage
+
+    images = tables.read(args.images, "images")
+    masks, truth = tables.stream(args.masks, "masks"), tables.stream(args.truth, "truth")
+    _write(args, "measures", stage.rows(images, masks, truth), len(images), "image")
+
+
+def ablation(args: argparse.Namespace) -> None:
+    """Table and figures of all variants and baselines."""
+    from crowdmask.ablation import report as stage
+    from crowdmask.ablation.plan import Row
+
+    given = args.settings
+    folder = Path(f"results/{args.name}/ablation")
+    rows = []
+    for entry in given["rows"]:
+        row = Row(**entry)
+        rows.append((row, [folder / "measures" / row.masks / f"{batch}.parquet" for batch in given["batches"]]))
+    shown = list(_shown(rows, len(rows), "row"))
+    stage.write(args.name, shown, given["samples"], given["seed"], given["own"], Path(args.output).parent)
+    _log.info("%s: %d rows", args.output, len(rows))

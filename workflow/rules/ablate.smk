@@ -1,0 +1,194 @@
+# Ablation: variants of the method (`ablation.variants`) and other masks from the same points (`ablation.baselines`),
+# measured on true masks. Stages that a variant changes run again, into results/{dataset}/ablation/{stage}/{hash}; the
+# hash is made from the settings of the stage and of those before it, so that variants share what they have in common,
+# and what a variant does not change is the data set's ordinary table. Writes one `measures` table a batch and row, and
+# the table of all rows with its figures. GPU as in segment.smk.
+
+from crowdmask.ablation import plan
+
+
+wildcard_constraints:
+    hash="[0-9a-f]{12}",
+    masks="[0-9a-z_]+",
+    baseline="[a-z_]+",
+
+
+def variant_of(stage, wildcards):
+    """A variant that makes this table."""
+    reader(wildcards.dataset)
+    found = plan.variant_with(CONFIG, wildcards.dataset, stage, wildcards.hash)
+    if found is None:
+        stop(
+            f"data set {wildcards.dataset}: no variant of the ablation has the {stage} table {wildcards.hash}. Ask for "
+            f"results/{wildcards.dataset}/ablation/table.html instead."
+        )
+    return found
+
+
+def variant_table(stage, of):
+    """Input function: the table of `stage` that stage `of` of a variant reads."""
+
+    def path(wildcards):
+        name, variant = wildcards.dataset, variant_of(of, wildcards)
+        folder = plan.folder(CONFIG, name, stage, variant)
+        return f"{folder}/{wildcards.split}/{wildcards.batch}.parquet"
+
+    return path
+
+
+def variant_settings(stage):
+    """Param function: what this stage's result depends on, as text."""
+    return lambda wildcards: stages.settings(
+        CONFIG, wildcards.dataset, stage, variant_of(stage, wildcards)
+    )
+
+
+def variant_sam(wildcards):
+    return settings_module.section_for(
+        CONFIG, wildcards.dataset, "sam", variant_of("segment", wildcards)
+    )
+
+
+def masks_to_measure(wildcards):
+    """Masks of the data set's own settings, of a variant or of a baseline."""
+    reader(wildcards.dataset)
+    folder = plan.masks_folder(CONFIG, wildcards.dataset, wildcards.masks)
+    if folder is None:
+        stop(
+            f"data set {wildcards.dataset}: the ablation has no masks {wildcards.masks}"
+        )
+    return f"{folder}/{wildcards.split}/{wildcards.batch}.parquet"
+
+
+def ablation_batches(wildcards):
+    return [f"{split}/{batch}" for split, batch in batches(wildcards.dataset)]
+
+
+def all_measures(wildcards):
+    """Measures of every batch of every row."""
+    name = wildcards.dataset
+    folders = dict.fromkeys(row.masks for row in plan.rows(CONFIG, name))
+    return [
+        f"results/{name}/ablation/measures/{masks}/{batch}.parquet"
+        for masks in folders
+        for batch in ablation_batches(wildcards)
+    ]
+
+
+def ablation_settings(wildcards):
+    name = wildcards.dataset
+    reader(name)
+    return settings_module.canonical(
+        {
+            "version": stages.VERSIONS["ablation"],
+            "rows": [vars(row) for row in plan.rows(CONFIG, name)],
+            "own": plan.varied(CONFIG, name),
+            "batches": ablation_batches(wildcards),
+            "samples": CONFIG.ablation.samples,
+            "seed": CONFIG.ablation.seed,
+        }
+    )
+
+
+use rule superpixels as ablation_superpixels with:
+    output:
+        "results/{dataset}/ablation/superpixels/{hash}/{split}/{batch}.parquet",
+    log:
+        "results/{dataset}/logs/ablation/superpixels/{hash}/{split}/{batch}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/ablation/superpixels/{hash}/{split}/{batch}.tsv"
+    params:
+        settings=variant_settings("superpixels"),
+        root=root_of,
+
+
+use rule segment as ablation_segment with:
+    input:
+        images="results/{dataset}/datasets/{split}/{batch}.parquet",
+        superpixels=variant_table("superpixels", of="segment"),
+        checkpoint=lambda wildcards: checkpoint_file(variant_sam(wildcards)),
+    output:
+        "results/{dataset}/ablation/segment/{hash}/{split}/{batch}.parquet",
+    log:
+        "results/{dataset}/logs/ablation/segment/{hash}/{split}/{batch}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/ablation/segment/{hash}/{split}/{batch}.tsv"
+    threads: lambda wildcards: variant_sam(wildcards).threads
+    resources:
+        mem_mb=lambda wildcards: sam_memory(variant_sam(wildcards)),
+        runtime=minutes(5),
+        gpu=gpus,
+    params:
+        settings=variant_settings("segment"),
+        root=root_of,
+
+
+use rule exclude as ablation_exclude with:
+    input:
+        images="results/{dataset}/datasets/{split}/{batch}.parquet",
+        segment=variant_table("segment", of="exclude"),
+    output:
+        "results/{dataset}/ablation/exclude/{hash}/{split}/{batch}.parquet",
+    log:
+        "results/{dataset}/logs/ablation/exclude/{hash}/{split}/{batch}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/ablation/exclude/{hash}/{split}/{batch}.tsv"
+    params:
+        settings=variant_settings("exclude"),
+
+
+rule measures:
+    input:
+        images="results/{dataset}/datasets/{split}/{batch}.parquet",
+        masks=masks_to_measure,
+        truth=with_truth(
+            lambda wildcards: "results/{dataset}/truth/{split}/{batch}.parquet"
+        ),
+    output:
+        "results/{dataset}/ablation/measures/{masks}/{split}/{batch}.parquet",
+    log:
+        "results/{dataset}/logs/ablation/measures/{masks}/{split}/{batch}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/ablation/measures/{masks}/{split}/{batch}.tsv"
+    conda:
+        "../../envs/crowdmask.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=minutes(0.2),
+    params:
+        settings=stage_settings("measures"),
+    shell:
+        "crowdmask stage measures --images {input.images:q} --masks {input.masks:q} --truth {input.truth:q}"
+        " --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule ablation:
+    input:
+        with_truth(all_measures),
+    output:
+        table="results/{dataset}/ablation/table.csv",
+        others=multiext(
+            "results/{dataset}/ablation/",
+            "table.md",
+            "table.html",
+            "sweeps.svg",
+            "sweeps.png",
+            "prompts.svg",
+            "prompts.png",
+        ),
+    log:
+        "results/{dataset}/logs/ablation/table.log",
+    benchmark:
+        "results/{dataset}/benchmarks/ablation/table.tsv"
+    conda:
+        "../../envs/crowdmask.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        settings=ablation_settings,
+    shell:
+        "crowdmask stage ablation --name {wildcards.dataset:q} --settings {params.settings:q}"
+        " --output {output.table:q} > {log:q} 2>&1"
