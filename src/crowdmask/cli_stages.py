@@ -237,26 +237,32 @@ def superpixels(args: argparse.Namespace) -> None:
     )
 
 
+def decoder_for(settings: Sam, checkpoint: Sequence[str], device: str) -> Any:
+    """A `masks.decoder.Decoder` with verified weights: of the one file in `checkpoint`, else those that ship."""
+    import torch
+
+    from crowdmask.masks import checkpoints, decoder, sam
+
+    # Fixed, whatever cores the job was given: more threads would change the last bits.
+    torch.set_num_threads(settings.threads)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
+    path = Path(checkpoint[0]) if checkpoint else checkpoints.shipped()
+    return decoder.Decoder(sam.load(settings, path, torch.device(device)), settings.chunk, settings.precision)
+
+
 def segment(args: argparse.Namespace) -> None:
     """SAM's masks of a batch."""
     from crowdmask.gpu import device_slot
 
     settings = Sam(**args.settings["sam"])
     with device_slot(args.gpu) as device:
-        import torch
-
-        from crowdmask.masks import checkpoints, decoder, sam
         from crowdmask.masks import segment as stage
 
-        # Fixed, whatever cores the job was given: more threads would change the last bits.
-        torch.set_num_threads(settings.threads)
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.allow_tf32 = False
-        path = Path(args.checkpoint[0]) if args.checkpoint else checkpoints.shipped()
-        model = sam.load(settings, path, torch.device(device))
+        decoder = decoder_for(settings, args.checkpoint, device)
         images = tables.read(args.images, "images")
         rows = stage.rows(
-            decoder.Decoder(model, settings.chunk, settings.precision),
+            decoder,
             images,
             tables.stream(args.superpixels, "superpixels"),
             args.root,

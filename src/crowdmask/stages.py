@@ -39,6 +39,9 @@ VERSIONS = {
 READS = {"superpixels": ("superpixels",), "segment": ("prompt", "tiles", "sam"), "exclude": ("exclusion",)}
 """Sections that the stages of the method read, in the order of the method."""
 
+ALSO_READS = {"candidates": ("sam", "tiles"), "baseline": ("exclusion",)}
+"""Likewise, of stages beside the method."""
+
 NEWER = {"prompt": {"box_share": 0.7}, "sam": {"window": "circle"}, "exclusion": {"constraint": "nnec"}}
 """Keys that are younger than results that people have, and left out at the value that was the only one before."""
 
@@ -53,13 +56,14 @@ def settings(config: Config, dataset: str, stage: str, variant: str | None = Non
         variant: Name of a variant of the ablation; None = the data set's own settings.
     """
     entry = config.datasets[dataset]
-    values: dict[str, Any] = {name: _section(config, dataset, name, variant) for name in READS.get(stage, ())}
+    names = (READS | ALSO_READS).get(stage, ())
+    values: dict[str, Any] = {name: _section(config, dataset, name, variant) for name in names}
     if "sam" in values:
         # A checkpoint is an input file. The weights that ship are known by their hash instead, because their place
         # differs from one installation to the next, and a moved project must not run SAM again.
         if values["sam"].pop("checkpoint") is None and values["sam"]["model"] == "small":
             values["weights"] = _shipped()
-    if stage in ("superpixels", "segment", "evaluate", "overlay", "corrections", "review"):
+    if stage in ("superpixels", "segment", "evaluate", "overlay", "corrections", "review", "candidates", "baseline"):
         values["exif"] = entry.exif if isinstance(entry, FolderDataset) else "stored"
     if stage in ("render", "datasets", "truth"):
         values["entry"] = entry.model_dump(
@@ -74,6 +78,8 @@ def settings(config: Config, dataset: str, stage: str, variant: str | None = Non
         values["category"] = section_for(config, dataset, "export").model_dump()["category"]
     if stage == "review":
         values["review"] = config.review.model_dump()
+    if stage == "candidates":
+        values["candidates"] = config.candidates.model_dump()
     return canonical({"version": VERSIONS[stage], **values})
 
 
