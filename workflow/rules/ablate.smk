@@ -10,7 +10,6 @@ from crowdmask.ablation import plan
 wildcard_constraints:
     hash="[0-9a-f]{12}",
     masks="[0-9a-z_]+",
-    baseline="[a-z_]+",
 
 
 def variant_of(stage, wildcards):
@@ -58,6 +57,14 @@ def masks_to_measure(wildcards):
             f"data set {wildcards.dataset}: the ablation has no masks {wildcards.masks}"
         )
     return f"{folder}/{wildcards.split}/{wildcards.batch}.parquet"
+
+
+def candidates_of(wildcards):
+    """SAM's masks without points, for the baselines that choose from them."""
+    if not wildcards.baseline.startswith("smallest"):
+        return []
+    name, split, batch = wildcards.dataset, wildcards.split, wildcards.batch
+    return f"results/{name}/ablation/candidates/{split}/{batch}.parquet"
 
 
 def ablation_batches(wildcards):
@@ -135,6 +142,63 @@ use rule exclude as ablation_exclude with:
         "results/{dataset}/benchmarks/ablation/exclude/{hash}/{split}/{batch}.tsv"
     params:
         settings=variant_settings("exclude"),
+
+
+rule candidates:
+    input:
+        images="results/{dataset}/datasets/{split}/{batch}.parquet",
+        checkpoint=checkpoint_of,
+    output:
+        "results/{dataset}/ablation/candidates/{split}/{batch}.parquet",
+    log:
+        "results/{dataset}/logs/ablation/candidates/{split}/{batch}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/ablation/candidates/{split}/{batch}.tsv"
+    conda:
+        "../../envs/crowdmask.yaml"
+    threads: lambda wildcards: sam_settings(wildcards).threads
+    resources:
+        mem_mb=lambda wildcards: sam_memory(sam_settings(wildcards)),
+        runtime=minutes(5),
+        gpu=gpus,
+    params:
+        settings=stage_settings("candidates"),
+        root=root_of,
+    shell:
+        "crowdmask stage candidates --images {input.images:q} --root {params.root:q}"
+        " --checkpoint {input.checkpoint:q} --gpu {resources.gpu}"
+        " --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule baseline:
+    input:
+        images="results/{dataset}/datasets/{split}/{batch}.parquet",
+        superpixels="results/{dataset}/superpixels/{split}/{batch}.parquet",
+        truth=with_truth(
+            lambda wildcards: "results/{dataset}/truth/{split}/{batch}.parquet"
+        ),
+        candidates=candidates_of,
+    output:
+        "results/{dataset}/ablation/baseline/{baseline}/{split}/{batch}.parquet",
+    log:
+        "results/{dataset}/logs/ablation/baseline/{baseline}/{split}/{batch}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/ablation/baseline/{baseline}/{split}/{batch}.tsv"
+    wildcard_constraints:
+        baseline="|".join(settings_module.BASELINES),
+    conda:
+        "../../envs/crowdmask.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=minutes(1),
+    params:
+        settings=stage_settings("baseline"),
+        root=root_of,
+    shell:
+        "crowdmask stage baseline --name {wildcards.baseline:q} --images {input.images:q}"
+        " --superpixels {input.superpixels:q} --truth {input.truth:q} --candidates {input.candidates:q}"
+        " --root {params.root:q} --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule measures:

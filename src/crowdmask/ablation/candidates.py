@@ -27,10 +27,10 @@ from crowdmask.tables import points_of
 VERSION = 1
 
 
-def grid_prompts(frame: Frame, side: int) -> Prompts:
-    """Single points in the middle of side x side equal parts of a tile, three masks each."""
-    at = (np.arange(side) + 0.5) / side
-    x, y = np.meshgrid(at * frame.width - 0.5, at * frame.height - 0.5)
+def grid_prompts(frame: Frame, spacing_px: float) -> Prompts:
+    """Single points in the middle of equal parts of a tile, about `spacing_px` of the frame apart, three masks each."""
+    rows, cols = (max(1, round(side / spacing_px)) for side in frame.input_hw)
+    x, y = np.meshgrid((np.arange(cols) + 0.5) * frame.width / cols - 0.5, (np.arange(rows) + 0.5) * frame.height / rows - 0.5)
     points = frame.to_frame(np.stack([x.ravel(), y.ravel()], axis=1))[:, None, :].astype(np.float32)
     return Prompts(points, np.ones(points.shape[:2], np.int32), None, None, multimask=True)
 
@@ -90,8 +90,8 @@ def tile_candidates(
     patches: list[Patch] = []
     steady: list[float] = []
     boxes: list[np.ndarray] = []
-    prompts = grid_prompts(frame, settings.grid)
-    for found in on.decode_three(prompts, [whole] * settings.grid**2):
+    prompts = grid_prompts(frame, settings.spacing_px)
+    for found in on.decode_three(prompts, [whole] * len(prompts.points_xy)):
         sure = [patch for patch in found if patch.score > settings.pred_iou]
         if not sure:
             continue

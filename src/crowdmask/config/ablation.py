@@ -39,9 +39,9 @@ class Variant(Section):
 
 
 class Candidates(Section):
-    """Automatic masks without points, which the ablation's baselines `smallest` and `smallest_circle` choose from."""
+    """Automatic masks, which the baselines `smallest` and `smallest_circle` choose from; defaults of segment-anything."""
 
-    grid: int = Field(16, ge=1, le=128, description="prompts along each side of a tile")
+    spacing_px: float = Field(32.0, ge=4, description="distance of the prompts, pixels of SAM's input frame")
     pred_iou: float = Field(0.88, description="least IoU that SAM expects")
     stability: float = Field(0.95, ge=0, le=1, description="least stability")
     nms_iou: float = Field(0.7, gt=0, le=1, description="of two masks whose boxes have a larger IoU one is dropped")
