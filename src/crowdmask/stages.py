@@ -80,6 +80,7 @@ def settings(config: Config, dataset: str, stage: str, variant: str | None = Non
         values["review"] = config.review.model_dump()
     if stage == "candidates":
         values["candidates"] = config.candidates.model_dump()
+        values["sam"].pop("window", None)
     return canonical({"version": VERSIONS[stage], **values})
 
 

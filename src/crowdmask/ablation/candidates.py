@@ -1,7 +1,7 @@
 """Automatic masks without points, and the rule that gives them to points.
 
-SAM is asked on a grid of points in each tile, keeps what it is sure of, and drops doubles: segment-anything's automatic
-mask generator, with our decoder and on the same tiles as the heads' own prompts. XMask's baseline ("FastSAM") then gives
+SAM is asked on a grid of points in each tile, keeps what it is sure of, and drops doubles, as segment-anything's
+automatic mask generator does, but on the same tiles as the heads' own prompts. XMask's baseline ("FastSAM") then gives
 each point the smallest mask that covers it.
 """
 
@@ -30,7 +30,9 @@ VERSION = 1
 def grid_prompts(frame: Frame, spacing_px: float) -> Prompts:
     """Single points in the middle of equal parts of a tile, about `spacing_px` of the frame apart, three masks each."""
     rows, cols = (max(1, round(side / spacing_px)) for side in frame.input_hw)
-    x, y = np.meshgrid((np.arange(cols) + 0.5) * frame.width / cols - 0.5, (np.arange(rows) + 0.5) * frame.height / rows - 0.5)
+    x, y = np.meshgrid(
+        (np.arange(cols) + 0.5) * frame.width / cols - 0.5, (np.arange(rows) + 0.5) * frame.height / rows - 0.5
+    )
     points = frame.to_frame(np.stack([x.ravel(), y.ravel()], axis=1))[:, None, :].astype(np.float32)
     return Prompts(points, np.ones(points.shape[:2], np.int32), None, None, multimask=True)
 

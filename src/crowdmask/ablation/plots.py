@@ -106,7 +106,11 @@ def _prompt(measured: Measured, own: Mapping[str, Any]) -> str:
     changes = measured.row.changes
     parts = [str(changes.get("prompt.mode", own["prompt.mode"]))]
     rest = [(key, value) for key, value in changes.items() if key.startswith(("prompt.", "tiles."))]
-    parts += [f"{key.partition('.')[2] if key != 'tiles.mode' else 'tiles'} {value}" for key, value in rest if key != "prompt.mode"]
+    parts += [
+        f"{key.partition('.')[2] if key != 'tiles.mode' else 'tiles'} {value}"
+        for key, value in rest
+        if key != "prompt.mode"
+    ]
     return "\n".join(parts)
 
 

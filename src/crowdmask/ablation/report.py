@@ -226,7 +226,8 @@ def _cells(found: Measured) -> list[str]:
     p = found.against["mean_iou"]["p"] if found.against else None
     return [
         found.row.name,
-        changed(found.row) or {"own": "the data set's own settings", "baseline": "baseline"}.get(found.row.kind, "nothing"),
+        changed(found.row)
+        or {"own": "the data set's own settings", "baseline": "baseline"}.get(found.row.kind, "nothing"),
         *(with_interval(found, metric) for metric in SHOWN),
         difference(found, "mean_iou"),
         "" if p is None else f"{p:.2g}",
@@ -236,8 +237,8 @@ def _cells(found: Measured) -> list[str]:
 
 NOTES = (
     "Values are pooled over all instances; in brackets the 95 % interval of a bootstrap over images.",
-    "Differences are to the first row, on the same images; a star where their interval leaves 0 out. p is two-sided, of "
-    "the same bootstrap, not corrected for the number of rows.",
+    "Differences are to the first row, on the same images; a star where their interval leaves 0 out. p is two-sided, "
+    "of the same bootstrap, not corrected for the number of rows.",
     "fallback: masks that are the circle or a single pixel.",
 )
 

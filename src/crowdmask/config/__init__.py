@@ -198,7 +198,7 @@ def _faults(config: Config, dataset: str | None, variant: str | None, given: Sec
             faults += faults_of(error, model, getattr(given, section), prefix=f"{prefix}.{section}")
     if not faults and found["exclusion"].constraint == "none" and found["sam"].window != "tile":
         faults.append(
-            f"{prefix}.exclusion.constraint: none needs `sam.window: tile`; else masks end at the window around the point"
+            f"{prefix}.exclusion.constraint: none needs `sam.window: tile`; else masks end at a window around the point"
         )
     return faults
 

@@ -39,7 +39,7 @@ class Variant(Section):
 
 
 class Candidates(Section):
-    """Automatic masks, which the baselines `smallest` and `smallest_circle` choose from; defaults of segment-anything."""
+    """Automatic masks that the baselines `smallest` and `smallest_circle` choose from; defaults of segment-anything."""
 
     spacing_px: float = Field(32.0, ge=4, description="distance of the prompts, pixels of SAM's input frame")
     pred_iou: float = Field(0.88, description="least IoU that SAM expects")

@@ -44,8 +44,7 @@ class Prompt(Section):
         0.7,
         gt=0,
         le=2,
-        description="box mode, points without an annotated box: half the side of a square around the point, share of the "
-        "distance to the nearest neighbour; 0.7 = within the circle, 1 = around it",
+        description="box mode, no annotated box: half of a square's side, share of the nearest distance",
     )
 
 
@@ -68,9 +67,7 @@ class Sam(Section):
         1, ge=1, le=256, description="CPU threads of SAM in one job; more changes the last bits of results"
     )
     window: Literal["circle", "tile"] = Field(
-        "circle",
-        description="which part of SAM's answer is kept: what a circle can reach, or all of the tile, which is slower "
-        "and which `exclusion.constraint: none` needs",
+        "circle", description="what is kept of SAM's answer: what a circle can reach, or all of the tile"
     )
 
 
@@ -91,9 +88,7 @@ class Exclusion(Section):
     """NNEC: the nearest-neighbour exclusion circle and how masks share contested pixels."""
 
     constraint: Literal["nnec", "half", "none"] = Field(
-        "nnec",
-        description="what bounds a mask: the circle through the nearest neighbour, the disjoint circle of half that "
-        "distance, or nothing",
+        "nnec", description="bound of a mask: circle through the nearest neighbour, of half that radius, or none"
     )
     r_min: float = Field(5.0, ge=0, le=30, description="smallest radius, working pixels")
     r_max: float | None = Field(200.0, gt=0, description="largest radius, working pixels; null = no limit")
@@ -101,7 +96,7 @@ class Exclusion(Section):
     min_side: int | None = Field(None, ge=1, description="working pixels: shortest side is at least this; null = off")
     lone_share: float = Field(0.5, gt=0, le=1, description="radius of a lone point, share of the shorter side")
     fallback: Literal["circle", "half", "pixel"] = Field(
-        "circle", description="mask where SAM gives none: circle, the circle of half its radius, or the point's pixel"
+        "circle", description="mask where SAM gives none: circle, half of it, or the point's own pixel"
     )
     min_area_px: int = Field(4, ge=0, description="a smaller mask counts as empty, pixels")
     min_area_share: float = Field(0.0, ge=0, lt=1, description="... and below this share of the circle's area")
