@@ -18,6 +18,7 @@ include: "workflow/rules/export.smk"
 include: "workflow/rules/corrections.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/review.smk"
+include: "workflow/rules/ablation_common.smk"
 include: "workflow/rules/ablate.smk"
 include: "workflow/rules/train_sam.smk"
 

@@ -42,7 +42,11 @@ READS = {"superpixels": ("superpixels",), "segment": ("prompt", "tiles", "sam"),
 ALSO_READS = {"candidates": ("sam", "tiles"), "baseline": ("exclusion",)}
 """Likewise, of stages beside the method."""
 
-NEWER = {"prompt": {"box_share": 0.7}, "sam": {"window": "circle"}, "exclusion": {"constraint": "nnec"}}
+NEWER: dict[str, dict[str, Any]] = {
+    "prompt": {"box_share": 0.7},
+    "sam": {"window": "circle"},
+    "exclusion": {"constraint": "nnec"},
+}
 """Keys that are younger than results that people have, and left out at the value that was the only one before."""
 
 

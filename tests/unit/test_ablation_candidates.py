@@ -24,14 +24,13 @@ def scene():
 
 
 def test_the_grid_is_that_of_segment_anything():
-    prompts = candidates.grid_prompts(Frame(100, 100, 256), 32)
+    points, labels = candidates.grid_points(Frame(100, 100, 256), 32)
     expected = build_point_grid(8) * 256
     # Theirs are corners of pixels, ours are centres: half a pixel of the original.
-    np.testing.assert_allclose(prompts.points_xy[:, 0], expected - 0.5 * 2.56, rtol=1e-5)
-    assert (prompts.point_labels == 1).all() and prompts.multimask
-    wide = candidates.grid_prompts(Frame(60, 240, 256), 32)
-    assert wide.points_xy.shape == (2 * 8, 1, 2)
-    assert candidates.grid_prompts(Frame(1, 500, 256), 64).points_xy.shape == (4, 1, 2)
+    np.testing.assert_allclose(points[:, 0], expected - 0.5 * 2.56, rtol=1e-5)
+    assert labels.shape == (64, 1) and (labels == 1).all()
+    assert candidates.grid_points(Frame(60, 240, 256), 32)[0].shape == (2 * 8, 1, 2)
+    assert candidates.grid_points(Frame(1, 500, 256), 64)[0].shape == (4, 1, 2)
 
 
 def test_stability_and_boxes_are_those_of_segment_anything():

@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from flow import Flow, counts
+from flow import SETTINGS, Flow, counts
 
 from crowdmask import tables
 from crowdmask.config import load
@@ -74,7 +74,7 @@ def batch(flow, stage):
 
 
 def test_within_the_circle_all_of_a_tiles_answer_gives_the_ordinary_masks(done, new):
-    ordinary = new({**CONFIG, "sam": {}})
+    ordinary = new({**CONFIG, "sam": {}, "ablation": {}})
     ordinary.make(str(batch(ordinary, "exclude").relative_to(ordinary.folder)))
     assert tables.read(batch(ordinary, "exclude"), "masks") == tables.read(batch(done, "exclude"), "masks")
 
@@ -103,7 +103,7 @@ def test_a_table_that_no_variant_has_is_an_error_that_says_what_to_ask_for(done)
     name = "results/scenes/ablation/exclude/0123456789ab/test/batch-0000.parquet"
     told = done.run("--dry-run", name)
     assert told.code == 1 and "no variant of the ablation has the exclude table 0123456789ab" in told.tail
-    known = chain_hash(load({key: value for key, value in CONFIG.items()}), "scenes", "exclude", "half")
+    known = chain_hash(load({**SETTINGS, **CONFIG}), "scenes", "exclude", "half")
     assert done.run("--dry-run", name.replace("0123456789ab", known)).code == 0
 
 

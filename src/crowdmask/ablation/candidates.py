@@ -27,14 +27,18 @@ from crowdmask.tables import points_of
 VERSION = 1
 
 
-def grid_prompts(frame: Frame, spacing_px: float) -> Prompts:
-    """Single points in the middle of equal parts of a tile, about `spacing_px` of the frame apart, three masks each."""
+def grid_points(frame: Frame, spacing_px: float) -> tuple[np.ndarray, np.ndarray]:
+    """Single points in the middle of equal parts of a tile, about `spacing_px` of the frame apart.
+
+    Returns:
+        float32 (B, 1, 2) in the frame, and their labels, int32 (B, 1) of 1.
+    """
     rows, cols = (max(1, round(side / spacing_px)) for side in frame.input_hw)
-    x, y = np.meshgrid(
-        (np.arange(cols) + 0.5) * frame.width / cols - 0.5, (np.arange(rows) + 0.5) * frame.height / rows - 0.5
-    )
+    across = (np.arange(cols) + 0.5) * frame.width / cols - 0.5
+    down = (np.arange(rows) + 0.5) * frame.height / rows - 0.5
+    x, y = np.meshgrid(across, down)
     points = frame.to_frame(np.stack([x.ravel(), y.ravel()], axis=1))[:, None, :].astype(np.float32)
-    return Prompts(points, np.ones(points.shape[:2], np.int32), None, None, multimask=True)
+    return points, np.ones(points.shape[:2], np.int32)
 
 
 def stability(logits: np.ndarray) -> np.ndarray:
@@ -50,8 +54,8 @@ def stability(logits: np.ndarray) -> np.ndarray:
 
 def boxes_of(masks: np.ndarray) -> np.ndarray:
     """Boxes (B, 4) of bool (B, h, w) as x0, y0, x1, y1, one past the last pixel; zeros for an empty mask."""
-    rows, cols = masks.any(axis=2), masks.any(axis=1)
-    some = rows.any(axis=1)
+    rows, cols = np.any(masks, axis=(2,)), np.any(masks, axis=(1,))
+    some = np.any(rows, axis=(1,))
     first = np.stack([cols.argmax(axis=1), rows.argmax(axis=1)], axis=1)
     size = np.array([masks.shape[2], masks.shape[1]])
     last = size - np.stack([cols[:, ::-1].argmax(axis=1), rows[:, ::-1].argmax(axis=1)], axis=1)
@@ -76,7 +80,7 @@ def cut_off(boxes: np.ndarray, tile: Tile, cells_hw: tuple[int, int], height: in
     rows, cols = cells_hw
     inner = [tile.x0 > 0, tile.y0 > 0, tile.x0 + tile.w < width, tile.y0 + tile.h < height]
     touching = np.stack([boxes[:, 0] <= 0, boxes[:, 1] <= 0, boxes[:, 2] >= cols, boxes[:, 3] >= rows], axis=1)
-    return (touching & inner).any(axis=1)
+    return np.any(touching & inner, axis=(1,))
 
 
 def tile_candidates(
@@ -92,8 +96,9 @@ def tile_candidates(
     patches: list[Patch] = []
     steady: list[float] = []
     boxes: list[np.ndarray] = []
-    prompts = grid_prompts(frame, settings.spacing_px)
-    for found in on.decode_three(prompts, [whole] * len(prompts.points_xy)):
+    points, labels = grid_points(frame, settings.spacing_px)
+    prompts = Prompts(points, labels, None, None, multimask=True)
+    for found in on.decode_three(prompts, [whole] * len(points)):
         sure = [patch for patch in found if patch.score > settings.pred_iou]
         if not sure:
             continue
