@@ -100,6 +100,13 @@ def ablation(args: argparse.Namespace) -> None:
     for entry in given["rows"]:
         row = Row(**entry)
         rows.append((row, [folder / "measures" / row.masks / f"{batch}.parquet" for batch in given["batches"]]))
-    shown = list(_shown(rows, len(rows), "row"))
-    stage.write(args.name, shown, given["samples"], given["seed"], given["own"], Path(args.output).parent)
+    stage.write(
+        args.name,
+        rows,
+        given["samples"],
+        given["seed"],
+        given["own"],
+        Path(args.output).parent,
+        lambda items: _shown(items, len(rows), "row"),
+    )
     _log.info("%s: %d rows", args.output, len(rows))

@@ -86,6 +86,9 @@ def test_snakemake_accepts_config_yaml_without_changing_it():
         {"prompt": {"mode": "points"}},
         {"batches": "5"},
         {"gpu": 5},
+        {"ablation": {"variants": {"v": {"exclusion": {"rmax": 50}}}}},
+        {"ablation": {"variants": {"v": {"exclusio": {}}}}},
+        {"ablation": {"baselines": ["circel"]}},
     ],
 )
 def test_schema_refuses_what_the_models_refuse(raw):
@@ -95,7 +98,7 @@ def test_schema_refuses_what_the_models_refuse(raw):
 
 
 def test_every_setting_has_a_description():
-    models = [config.Config, *dict(config_docs.sections()).values(), *config.FORMATS.values()]
+    models = [config.Config, config.Variant, *dict(config_docs.sections()).values(), *config.FORMATS.values()]
     missing = [
         f"{model.__name__}.{name}"
         for model in models

@@ -132,7 +132,7 @@ def _with_intervals(axes: Axes, x: Sequence[int], rows: Sequence[Measured], metr
 
 def _panels(rows: int, columns: int, width: float) -> tuple[Figure, list[list[Axes]]]:
     figure = Figure(figsize=(max(4.0, width * columns), 2.8 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).tolist()
+    panels = figure.subplots(rows, columns, squeeze=False, sharey="row").tolist()
     for row in panels:
         for axes in row:
             axes.grid(axis="y", alpha=0.3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def read(paths: Iterable[str | Path]) -> tuple[list[tuple[str, str]], np.ndarray
     return keys, bootstrap.table(found, measures.NAMES), fallback
 
 
-def compare(rows: Sequence[tuple[Row, Sequence[str | Path]]], samples: int, seed: int) -> list[Measured]:
+def compare(rows: Iterable[tuple[Row, Sequence[str | Path]]], samples: int, seed: int) -> list[Measured]:
     """Measure all rows.
 
     Args:
@@ -130,6 +130,7 @@ def write(
     seed: int,
     own: Mapping[str, Any],
     folder: Path,
+    progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
 ) -> list[Measured]:
     """Measure all rows and write table.csv, table.md, table.html, sweeps.svg|png and prompts.svg|png into a folder.
 
@@ -140,8 +141,9 @@ def write(
         seed: As `compare`.
         own: The data set's own settings by `section.key`, for the place of the own row in the sweeps.
         folder: To write to.
+        progress: Shows how far the rows are.
     """
-    made = compare(rows, samples, seed)
+    made = compare(progress(rows), samples, seed)
     count = _counts(rows[0][1])
     for file, text in (
         ("table.csv", csv_text(made)),

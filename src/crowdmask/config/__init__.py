@@ -235,12 +235,13 @@ def schema() -> dict[str, Any]:
     """
     result = Config.model_json_schema()
     result["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    for model in FORMATS.values():
+    partial: list[type[Section]] = [*FORMATS.values(), Variant]
+    for model in partial:
         properties = result["$defs"][model.__name__]["properties"]
-        for section, part in SECTIONS.items():
+        for section in properties.keys() & SECTIONS.keys():
             # Every key of a section has a default, so a section given in part fits the section's own schema.
             properties[section] = {
-                "$ref": f"#/$defs/{part.__name__}",
+                "$ref": f"#/$defs/{SECTIONS[section].__name__}",
                 "description": properties[section]["description"],
             }
     return result
