@@ -305,17 +305,17 @@ def by_class(sums: Mapping[str, float], kind: str) -> list[dict[str, float | Non
         kind: size (true area, pixels) or density (distance to the nearest other head, pixels).
 
     Returns:
-        For each class `from_px`, `below_px` (None = no limit), `count` of true masks, `mean_iou` by point, `miou_gt`
-        and `recall_50` by the assignment.
+        For each class `area_from_px`, `area_below_px` (density: `distance_...`; None = no limit), `count` of true
+        masks, `mean_iou` by point, `miou_gt` and `recall_50` by the assignment.
     """
-    limits = {"size": SIZES, "density": DENSITIES}[kind]
+    limits, what = {"size": (SIZES, "area"), "density": (DENSITIES, "distance")}[kind]
     rows: list[dict[str, float | None]] = []
     for low, high in pairwise((*limits, None)):
         part = {name: sums[f"{kind}_{low}_{name}"] for name in CLASS_SUMS}
         rows.append(
             {
-                "from_px": low,
-                "below_px": high,
+                f"{what}_from_px": low,
+                f"{what}_below_px": high,
                 "count": int(part["true"]),
                 "mean_iou": ratio(part["paired_iou"], part["paired"]),
                 "miou_gt": ratio(part["assigned_iou"], part["true"]),
