@@ -25,7 +25,7 @@ VERSIONS = {
     "export": 2,
     "overlay": 1,
     "review": 1,
-    "evaluate": 1,
+    "evaluate": 2,
     "corrections": 1,
     "train_sam": 1,
 }
