@@ -117,12 +117,18 @@ class Detections:
             {"id": k + 1, "image_id": g, "score": float(self._preds - r), **common}
             for k, (g, r) in enumerate(zip(pred_group.tolist(), rank.tolist(), strict=True))
         ]
-        judge = Known(COCO(base | {"annotations": truths}), COCO(base | {"annotations": found}), "bbox")
+        judge = Known(
+            COCO(base | {"annotations": truths}), COCO(base | {"annotations": found}), "bbox", print_function=_silent
+        )
         judge.params.maxDets = [self._preds]
         judge.params.areaRng, judge.params.areaRngLbl = [[0.0, 1e10]], ["all"]
         judge.evaluate()
         judge.accumulate()
         return np.asarray(judge.eval["precision"])[:, :, 0, 0, 0]
+
+
+def _silent(*_: object) -> None:
+    """What the library would say of its progress."""
 
 
 def _groups(pred: np.ndarray, true: np.ndarray, preds: int, trues: int) -> tuple[np.ndarray, np.ndarray]:

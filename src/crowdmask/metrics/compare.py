@@ -71,10 +71,8 @@ def _compared(
             raise DataError(pred.path, f"image {first.full}: {error}", "Are these masks of single heads?") from None
         collected.add(sums, meet, found.scores)
         if chosen is not None:
-            own = np.zeros(len(truths.windows))
-            places = {pair: k for k, pair in enumerate(zip(meet.pred.tolist(), meet.true.tolist(), strict=True))}
-            for i, j in chosen:
-                own[j] = meet.iou[places[i, j]] if (i, j) in places else 0.0
+            own, ids = np.zeros(len(truths.windows)), np.array(chosen, np.int64).reshape(-1, 2)
+            own[ids[:, 1]] = meet.iou_of(ids)
             ious.append(own)
         per_image.append(
             {"image": second.full, "true_masks": len(truths.windows)} | figures.of_image(collected.rows[-1])
