@@ -18,6 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from crowdmask import tables
+from crowdmask.corrections.exchange import runs
+from crowdmask.corrections.exchange.base import MAX_PIXELS, MAX_SIDE
+from crowdmask.corrections.exchange.budget import Budget
 from crowdmask.datasets.label_map import instance_boxes, read_label_map
 from crowdmask.errors import DataError
 from crowdmask.masks.rle import Window
@@ -174,6 +177,9 @@ class Tables:
             if beside is not None:
                 for row in tables.stream(beside, "images", batch=64):
                     name = name_in_split(row["split"], row["image_id"])
+                    if not (0 < row["height"] <= MAX_SIDE and 0 < row["width"] <= MAX_SIDE):
+                        problem = f"image {name.full} has {row['width']} x {row['height']} pixels"
+                        raise DataError(beside, problem, "Make the table again.")
                     self._images[name] = row
                     self._where[name] = file
             for row in tables.stream(file, self._kind):
@@ -200,13 +206,30 @@ class Tables:
             known = {point["point_id"]: (point["x"], point["y"]) for point in image["points"]}
             points = [known.get(row["point_id"]) for row in rows]
         scores = [row.get("score") for row in rows]
+        budget = Budget()
         return Masks(
             None if image is None else (image["height"], image["width"]),
-            [Window.from_columns(row) for row in rows],
+            [self._window(file, row, budget) for row in rows],
             unique_ids([row["point_id"] for row in rows]),
             np.array([np.nan if score is None else score for score in scores], np.float64),
             None if any(p is None for p in points) else np.array(points, np.float64).reshape(-1, 2),
         )
+
+    def _window(self, file: Path, row: dict[str, Any], budget: Budget) -> Window:
+        """The mask of a row, decoded without trust: a table may come from anywhere."""
+        h, w = row["h"], row["w"]
+        try:
+            if not (0 <= h <= MAX_SIDE and 0 <= w <= MAX_SIDE and h * w <= MAX_PIXELS):
+                raise ValueError(f"a window of {w} x {h} pixels")
+            if h == 0 or w == 0:
+                return Window(row["x0"], row["y0"], np.zeros((0, 0), bool))
+            counts = runs.checked(row["counts"].decode("ascii"), h, w, budget)
+            window = runs.window(counts, h, budget)
+            budget.keep(window.mask.size)
+        except ValueError as error:
+            name = f"point {row['point_id']} of image {row['split']}/{row['image_id']}"
+            raise DataError(file, f"{name}: {error}", "Make the table again.") from None
+        return Window(row["x0"] + window.x0, row["y0"] + window.y0, window.mask)
 
     def close(self) -> None:
         """Nothing is open."""
