@@ -8,7 +8,13 @@ from typing import Any, Literal
 
 CALL = 64
 """Prompts of a call of the baseline."""
-BASELINE = f"segment-anything predict_torch, calls of {CALL}"
+SAM_BASELINE = f"segment-anything predict_torch, calls of {CALL}"
+BASELINES = {
+    "decode": SAM_BASELINE,
+    "image": SAM_BASELINE,
+    "measures": "full frames, one product, scipy's linear_sum_assignment",
+}
+"""What the kinds are compared with."""
 
 
 @dataclass(frozen=True)
@@ -18,24 +24,25 @@ class Case:
     Attributes:
         name: Of the benchmark and of its result file.
         kind: decode = prompts to masks on one embedding; image = a whole image; memory = the stage from files, for its
-            peak; where = the stage from files, by part.
+            peak; where = the stage from files, by part; measures = masks against true masks, no model.
         about: One line for `--list`.
         model: small (shipped weights) or vit_b (seeded random weights).
-        prompts: Head points.
+        prompts: Head points; of `measures` masks on each side.
         height: Of the image, pixels.
         width: Of the image, pixels.
         tiles: Mode of the tiles.
         repeats: Timed repetitions, of which the median counts.
-        baseline: How many of the prompts segment-anything gets; its seconds are scaled to all. 0 = no baseline.
+        baseline: How many of the prompts the baseline gets; its seconds are scaled to all. 0 = no baseline.
         threads: CPU threads, whatever was asked for; None = as asked for.
         host: Never on a GPU.
         bound_mb: Largest peak above the model's own.
         least_ratio: Smallest ratio of the baseline's seconds to ours.
+        most_s: Most seconds.
         long: Only with `--all` or by name.
     """
 
     name: str
-    kind: Literal["decode", "image", "memory", "where"]
+    kind: Literal["decode", "image", "memory", "where", "measures"]
     about: str
     model: Literal["small", "vit_b"]
     prompts: int
@@ -48,6 +55,7 @@ class Case:
     host: bool = False
     bound_mb: float | None = None
     least_ratio: float | None = None
+    most_s: float | None = None
     long: bool = False
 
     def as_dict(self) -> dict[str, Any]:
@@ -57,7 +65,7 @@ class Case:
     def quick(self) -> Case:
         """The same on few prompts, to see that it runs."""
         few = min(self.prompts, 32)
-        return replace(self, prompts=few, baseline=min(self.baseline, few), repeats=1, least_ratio=None)
+        return replace(self, prompts=few, baseline=min(self.baseline, few), repeats=1, least_ratio=None, most_s=None)
 
 
 def _decode(model: Literal["small", "vit_b"], prompts: int, least_ratio: float | None = None) -> Case:
@@ -93,6 +101,30 @@ def _memory(
     )
 
 
+def _measures(
+    masks: int,
+    height: int,
+    width: int,
+    baseline: int = 0,
+    least_ratio: float | None = None,
+    most_s: float | None = None,
+) -> Case:
+    return Case(
+        name=f"measures_{masks}",
+        kind="measures",
+        about=f"{masks} masks against {masks} true ones on {height} x {width}: all measures but average precision",
+        model="small",
+        prompts=masks,
+        height=height,
+        width=width,
+        baseline=baseline,
+        threads=1,
+        host=True,
+        least_ratio=least_ratio,
+        most_s=most_s,
+    )
+
+
 CASES = [
     _decode("vit_b", 64),
     _decode("vit_b", 500, least_ratio=4.0),
@@ -117,6 +149,9 @@ CASES = [
         "where_vit_b", "where", "parts of a rendered crowd of 500 in one tile, vit_b, file to file", "vit_b",
         500, repeats=1,
     ),
+    _measures(500, 400, 400, baseline=500, least_ratio=4.0),
+    _measures(5000, 1100, 1500, most_s=1.0),
+    _measures(20_000, 2200, 3000),
 ]  # fmt: skip
 
 

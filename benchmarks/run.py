@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.busy import Others
-from benchmarks.cases import BASELINE, CASES, Case, choose
+from benchmarks.cases import BASELINES, CASES, Case, choose
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -119,7 +119,7 @@ def measure(case: Case, options: argparse.Namespace, speed: Speed | None = None)
     others = Others()
     with tempfile.TemporaryDirectory(prefix="crowdmask-benchmark-") as name:
         folder = Path(name)
-        if case.kind != "decode":
+        if case.kind in ("image", "memory", "where"):
             prepare(case, folder)
         children: list[Child] = []
         try:
@@ -176,7 +176,7 @@ def _record(
         "model": case.model,
         "image_hw": [case.height, case.width],
         "prompts": case.prompts,
-        "unit": f"seconds for {case.prompts} prompts",
+        "unit": f"seconds for {case.prompts} {'masks' if case.kind == 'measures' else 'prompts'}",
         "ours_s": round(seconds, 5),
         "ours_parts_s": _parts(runs),
         "ours_runs_s": [round(_seconds([run]), 5) for run in runs],
@@ -184,6 +184,7 @@ def _record(
         "baseline_s": None,
         "ratio": None,
         "least_ratio": case.least_ratio,
+        "most_s": case.most_s,
         "peak_mb": round(end["peak_mb"], 1),
         "baseline_peak_mb": None,
         "bound_mb": case.bound_mb,
@@ -213,7 +214,7 @@ def _record(
 
 def _add_baseline(record: dict[str, Any], case: Case, runs: list[dict[str, float]], end: dict[str, Any]) -> None:
     seconds = _seconds(runs)
-    record["baseline"] = BASELINE
+    record["baseline"] = BASELINES[case.kind]
     record["baseline_s"] = round(seconds, 5)
     record["baseline_parts_s"] = _parts(runs)
     record["baseline_runs_s"] = [round(_seconds([run]), 5) for run in runs]

@@ -84,11 +84,13 @@ def add(verbs: Any) -> Callable[..., None]:
         "evaluate",
         evaluate,
         "compare with true masks",
+        name=str,
         images=list,
         masks=list,
         truth=list,
         superpixels=list,
         root=str,
+        page=str,
         **COMMON,
     )
     new(
@@ -334,12 +336,15 @@ def evaluate(args: argparse.Namespace) -> None:
 
     batches = list(zip(args.images, args.masks, args.truth, args.superpixels, strict=True))
     stage.run(
-        list(_shown(batches, len(batches), "batch")),
+        args.name,
+        batches,
         args.root,
         args.settings["exif"],
         args.output,
+        args.page,
         _settings_text(args),
         watershed=True,
+        shown=lambda items: _shown(items, len(batches), "batch"),
     )
 
 

@@ -26,7 +26,7 @@ VERSIONS = {
     "export": 2,
     "overlay": 1,
     "review": 1,
-    "evaluate": 1,
+    "evaluate": 2,
     "baseline": 1,
     "candidates": 1,
     "measures": 1,

@@ -17,6 +17,7 @@ from crowdmask.corrections import native
 from crowdmask.datasets import images, protocols, reader_for
 from crowdmask.datasets.base import Annotation, ImageRef, Reader
 from crowdmask.errors import CrowdmaskError
+from crowdmask.metrics import compare
 from fuzz import mutate, samples
 
 
@@ -153,6 +154,42 @@ def _read_splits(root: Path) -> None:
     assert isinstance(train, tuple) and isinstance(test, tuple)
 
 
+def compared(pred: str, truth: str) -> Callable[[Path], None]:
+    """Measures one against the other: every figure in its range."""
+
+    def read(root: Path) -> None:
+        found = compare.run(root / pred, root / truth, "ignore")
+        for name, value in found["measures"].items():
+            assert value is None or (np.isfinite(value) and value >= 0), (name, value)
+            assert value is None or value <= 1 or name.startswith(("mae", "rmse", "nae", "game")), (name, value)
+
+    return read
+
+
+def counts_column(rng: Any, data: bytes, other: bytes) -> bytes:
+    """A table of ours with other run lengths, windows or names."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(io.BytesIO(data))
+    names = [name for name in ("counts", "x0", "y0", "w", "h", "point_id", "image_id") if name in table.column_names]
+    if not names:
+        return mutate.numbers(rng, data, other)
+    name = rng.choice(names)
+    index, kind = table.column_names.index(name), table.schema.field(name)
+    if name == "counts":
+        values: list[Any] = [bytes(rng.randrange(256) for _ in range(rng.randrange(20))) for _ in range(len(table))]
+        values = [bytes(48 + b % 64 for b in value) if rng.random() < 0.7 else value for value in values]
+    elif name == "image_id":
+        values = [rng.choice(("", "../a", "b", "a/b", "x\0")) for _ in range(len(table))]
+    else:
+        values = [rng.choice((-1, 0, 1, 7, 2**31 - 1, -(2**31))) for _ in range(len(table))]
+    made = table.set_column(index, kind, pa.array(values, kind.type))
+    buffer = io.BytesIO()
+    pq.write_table(made, buffer)
+    return buffer.getvalue()
+
+
 def parquet_column(rng: Any, data: bytes, other: bytes) -> bytes:
     """A Parquet file that is in order, with columns of other types and values."""
     import pyarrow as pa
@@ -223,6 +260,10 @@ CASES = [
     ),
     Case("labelme", samples.labelme, data_set("labelme"), mutate.JSON),
     Case("synthetic", samples.scene, data_set("synthetic", **samples.SCENE), mutate.JSON),
+    Case("masks-coco", samples.masks_coco, compared("masks.json", "truth"), mutate.JSON),
+    Case(
+        "masks-tables", samples.masks_tables, compared("truth", "truth"), (counts_column, counts_column, mutate.numbers)
+    ),
     Case("edits", samples.edits, _read_edits, mutate.JSON),
     Case("splits", samples.splits, _read_splits, mutate.JSON),
     Case("image-jpg", samples.picture("jpg"), _read_pictures),

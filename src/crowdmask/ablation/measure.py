@@ -8,12 +8,10 @@ from typing import Any
 from crowdmask.errors import DataError
 from crowdmask.masks.rle import Window
 from crowdmask.metrics import measures
+from crowdmask.metrics.evaluate import FALLBACKS
 from crowdmask.tables import by_image, points_of
 
 VERSION = 1
-
-FALLBACKS = ("circle", "pixel")
-"""Sources of masks that are not SAM's."""
 
 
 def rows(

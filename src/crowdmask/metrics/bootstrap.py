@@ -17,6 +17,8 @@ Measures = Callable[[Mapping[str, float]], Mapping[str, float | None]]
 SAMPLES = 1000
 _CELLS = 1 << 24
 """Numbers of draws that are held together."""
+_DIGITS = 12
+"""Digits of a difference: what rounding leaves of sums in another order is none."""
 
 
 def table(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> np.ndarray:
@@ -111,18 +113,19 @@ def paired(
     if a.shape != b.shape:
         raise ValueError(f"tables of {a.shape} and {b.shape} are not of the same images and sums")
     metrics = list(pooled_function(dict(zip(names, a.sum(axis=0).tolist(), strict=True))))
-    whole = _measured(np.stack([a.sum(axis=0), b.sum(axis=0)]), names, pooled_function, metrics)
-    single = _measured(a, names, pooled_function, metrics) - _measured(b, names, pooled_function, metrics)
+
+    def differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        one, other = (_measured(sums, names, pooled_function, metrics) for sums in (first, second))
+        return np.round(one - other, _DIGITS)
+
+    whole = differences(a.sum(axis=0, keepdims=True), b.sum(axis=0, keepdims=True))
+    single = differences(a, b)
     drawn = np.full((0, len(metrics)), np.nan)
     if len(a) >= 2:
-        parts = [
-            _measured(first, names, pooled_function, metrics) - _measured(second, names, pooled_function, metrics)
-            for first, second in _samples([a, b], seed, samples)
-        ]
-        drawn = np.concatenate(parts)
+        drawn = np.concatenate([differences(first, second) for first, second in _samples([a, b], seed, samples)])
     found: dict[str, dict[str, float | None]] = {}
     for k, name in enumerate(metrics):
-        difference = float(whole[0, k] - whole[1, k])
+        difference = float(whole[0, k])
         ends = _percentiles(drawn[:, k])
         found[name] = {
             "difference": None if np.isnan(difference) else difference,

@@ -62,6 +62,21 @@ class Overlaps:
         over = np.flatnonzero(self.iou > 0.5)
         return over[assignment(self.pred[over], self.true[over], self.iou[over])]
 
+    def iou_of(self, pairs: np.ndarray) -> np.ndarray:
+        """IoU of any pairs, float64 (N,): 0 of those that share no pixel.
+
+        Args:
+            pairs: int (N, 2), prediction and true mask.
+        """
+        width = np.int64(max(len(self.true_area), 1))
+        keys, wanted = self.pred * width + self.true, pairs[:, 0] * width + pairs[:, 1]
+        place = np.searchsorted(keys, wanted)
+        held = place < len(keys)
+        held[held] = keys[place[held]] == wanted[held]
+        found = np.zeros(len(pairs))
+        found[held] = self.iou[place[held]]
+        return found
+
 
 def overlaps(pred: Sequence[Window], true: Sequence[Window]) -> Overlaps:
     """Pairs of masks that share pixels.

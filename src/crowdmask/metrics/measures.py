@@ -16,8 +16,8 @@ import numpy as np
 from crowdmask import geometry
 from crowdmask.masks.rle import Window
 from crowdmask.metrics import boundary, counting, localisation
-from crowdmask.metrics.instances import intersection, window_iou
-from crowdmask.metrics.matching import Overlaps, boxes, overlaps
+from crowdmask.metrics.instances import intersection
+from crowdmask.metrics.matching import Overlaps, overlaps
 
 THRESHOLDS = tuple(k / 100 for k in range(50, 100, 5))
 """Least IoU of a true positive: 0.5, 0.55, ..., 0.95."""
@@ -112,7 +112,8 @@ def measure(
         ValueError: pairs that are not one to one or out of range, or more overlapping pairs than can be looked at.
     """
     meet = overlaps(pred, true) if found is None else found
-    where = _points(true_xy, true)
+    centres, sides = _shapes(true)
+    where = _points(true_xy, true, centres)
     sums = dict.fromkeys(NAMES, 0.0)
     sums |= {
         "images": 1.0,
@@ -125,7 +126,7 @@ def measure(
     usual = boundary.usual_width(height, width)
     if pairs is not None:
         chosen = _checked(pairs, len(pred), len(true))
-        by_point[chosen[:, 1]] = [window_iou(pred[i], true[j]) for i, j in chosen.tolist()]
+        by_point[chosen[:, 1]] = meet.iou_of(chosen)
         sums |= {"paired": float(len(true)), "paired_iou": by_point.sum(), "paired_50": _count(by_point >= 0.5)}
 
     iou = meet.iou[meet.assigned]
@@ -136,16 +137,16 @@ def measure(
     assigned = np.stack([meet.pred[meet.assigned], meet.true[meet.assigned]], axis=1)
     for name, d in (("boundary", usual), ("boundary_px", boundary_px)):
         bands = _Bands(pred, true, d)
-        sums[f"{name}_assigned"] = bands.total(assigned)
+        sums[f"{name}_assigned"] = bands.total(assigned, iou)
         if pairs is not None:
-            sums[f"{name}_paired"] = bands.total(chosen[by_point[chosen[:, 1]] > 0])
+            sums[f"{name}_paired"] = bands.total(chosen, by_point[chosen[:, 1]])
 
     error = counting.errors(len(pred), len(true))
     sums |= dict(zip(("count_error", "count_error_squared", "count_error_relative"), error, strict=True))
-    seen = _points(pred_xy, pred)
+    seen = _points(pred_xy, pred, None)
     for level in counting.LEVELS:
         sums[f"game_{level}"] = counting.game(seen, where, height, width, level)
-    sums |= _localised(seen, where, true)
+    sums |= _localised(seen, where, sides)
 
     per_true = {"true": np.ones(len(true)), "paired_iou": by_point}
     per_true["paired"] = np.full(len(true), float(pairs is not None))
@@ -176,18 +177,33 @@ def _checked(pairs: Sequence[tuple[int, int]], preds: int, trues: int) -> np.nda
     return chosen
 
 
-def _points(given: np.ndarray | None, masks: Sequence[Window]) -> np.ndarray:
-    """The points, or the masks' centroids; an empty mask has its window's corner."""
-    if given is not None:
-        points = np.asarray(given, np.float64).reshape(-1, 2)
-        if len(points) != len(masks):
-            raise ValueError(f"{len(points)} points for {len(masks)} masks")
-        return points
-    found = np.empty((len(masks), 2))
-    for k, mask in enumerate(masks):
-        y, x = np.nonzero(mask.mask)
-        found[k] = (mask.x0 + x.mean(), mask.y0 + y.mean()) if len(x) else (mask.x0, mask.y0)
-    return found
+def _shapes(masks: Sequence[Window]) -> tuple[np.ndarray, np.ndarray]:
+    """Centroids float64 (N, 2) and widths and heights int64 (N, 2) of masks, pixels.
+
+    An empty mask has the corner of its window, and no size.
+    """
+    corners = np.array([(mask.x0, mask.y0) for mask in masks], np.float64).reshape(-1, 2)
+    sides = np.zeros((len(masks), 2), np.int64)
+    pixels = [np.nonzero(mask.mask) for mask in masks]
+    lengths = np.array([len(y) for y, _ in pixels], np.int64)
+    some = np.flatnonzero(lengths)
+    if some.size:
+        starts = np.concatenate([[0], np.cumsum(lengths[some])[:-1]])
+        for axis in (0, 1):  # x, y
+            places = np.concatenate([both[1 - axis] for both in pixels])
+            corners[some, axis] += np.add.reduceat(places, starts) / lengths[some]
+            sides[some, axis] = np.maximum.reduceat(places, starts) - np.minimum.reduceat(places, starts) + 1
+    return corners, sides
+
+
+def _points(given: np.ndarray | None, masks: Sequence[Window], centres: np.ndarray | None) -> np.ndarray:
+    """The points, or the masks' centroids."""
+    if given is None:
+        return _shapes(masks)[0] if centres is None else centres
+    points = np.asarray(given, np.float64).reshape(-1, 2)
+    if len(points) != len(masks):
+        raise ValueError(f"{len(points)} points for {len(masks)} masks")
+    return points
 
 
 class _Bands:
@@ -203,19 +219,21 @@ class _Bands:
             self._made[side, index] = made, made.area
         return self._made[side, index]
 
-    def total(self, pairs: np.ndarray) -> float:
-        """Sum of the boundary IoU of some pairs."""
+    def total(self, pairs: np.ndarray, iou: np.ndarray) -> float:
+        """Sum of the boundary IoU of some pairs, whose plain IoU is known."""
         total = 0.0
-        for i, j in pairs.tolist():
+        for (i, j), plain in zip(pairs.tolist(), iou.tolist(), strict=True):
+            if not plain:
+                continue
             (first, area), (second, other) = self._of(0, i), self._of(1, j)
-            shared = intersection(first, second)
-            total += shared / (area + other - shared) if shared else 0.0
+            if first is self._masks[0][i] and second is self._masks[1][j]:
+                total += plain  # both masks are nothing but band
+            elif shared := intersection(first, second):
+                total += shared / (area + other - shared)
         return total
 
 
-def _localised(pred_xy: np.ndarray, true_xy: np.ndarray, true: Sequence[Window]) -> dict[str, float]:
-    frames = boxes([mask.tight() for mask in true])
-    sides = frames[:, 2:] - frames[:, :2]
+def _localised(pred_xy: np.ndarray, true_xy: np.ndarray, sides: np.ndarray) -> dict[str, float]:
     level = localisation.levels(sides)
     names = localisation.LEVEL_NAMES
     sums = {f"true_{n}": c for n, c in zip(names, np.bincount(level, minlength=len(names)), strict=True)}
@@ -305,17 +323,17 @@ def by_class(sums: Mapping[str, float], kind: str) -> list[dict[str, float | Non
         kind: size (true area, pixels) or density (distance to the nearest other head, pixels).
 
     Returns:
-        For each class `from_px`, `below_px` (None = no limit), `count` of true masks, `mean_iou` by point, `miou_gt`
-        and `recall_50` by the assignment.
+        For each class `area_from_px`, `area_below_px` (density: `distance_...`; None = no limit), `count` of true
+        masks, `mean_iou` by point, `miou_gt` and `recall_50` by the assignment.
     """
-    limits = {"size": SIZES, "density": DENSITIES}[kind]
+    limits, what = {"size": (SIZES, "area"), "density": (DENSITIES, "distance")}[kind]
     rows: list[dict[str, float | None]] = []
     for low, high in pairwise((*limits, None)):
         part = {name: sums[f"{kind}_{low}_{name}"] for name in CLASS_SUMS}
         rows.append(
             {
-                "from_px": low,
-                "below_px": high,
+                f"{what}_from_px": low,
+                f"{what}_below_px": high,
                 "count": int(part["true"]),
                 "mean_iou": ratio(part["paired_iou"], part["paired"]),
                 "miou_gt": ratio(part["assigned_iou"], part["true"]),

@@ -7,6 +7,7 @@ from typing import Any
 
 from crowdmask.corrections.exchange.base import File
 from crowdmask.errors import DataError
+from crowdmask.json_stream import refuse, unique
 
 MAX_BYTES = 128 << 20
 """Largest JSON file."""
@@ -32,7 +33,7 @@ def read(file: File, way_out: str) -> Any:
         problem = f"{len(content)} bytes, or too many values, for one JSON file"
         raise DataError(file.name, problem, f"Bring it in parts of at most {MAX_BYTES >> 20} MiB. {way_out}")
     try:
-        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_refuse)
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=unique, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise DataError(file.name, f"not valid JSON ({error})", way_out) from None
 
@@ -42,18 +43,3 @@ def _memory(content: bytes) -> int:
     text = len(content) if content.isascii() else 4 * len(content)
     marks = {b",": 48, b"[": 96, b"{": 264, b'"': 60}
     return text + sum(size * content.count(mark) for mark, size in marks.items())
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise ValueError(f"key {key[:60]!r} twice in one object")
-            seen.add(key)
-    return made
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not a number")
