@@ -19,6 +19,8 @@ include: "workflow/rules/formats.smk"
 include: "workflow/rules/corrections.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/review.smk"
+include: "workflow/rules/ablation_common.smk"
+include: "workflow/rules/ablate.smk"
 include: "workflow/rules/train_sam.smk"
 
 

@@ -8,12 +8,15 @@ from typing import Any, Literal
 
 CALL = 64
 """Prompts of a call of the baseline."""
-BASELINE = {
+SAM_BASELINE = f"segment-anything predict_torch, calls of {CALL}"
+BASELINES = {
+    "decode": SAM_BASELINE,
+    "image": SAM_BASELINE,
+    "measures": "full frames, one product, scipy's linear_sum_assignment",
     "export": "row by row: each mask decoded, encoded on its image, json.dumps",
     "read": "pycocotools COCO(path) and annToMask",
 }
-"""By kind; for the others `SAM_BASELINE`."""
-SAM_BASELINE = f"segment-anything predict_torch, calls of {CALL}"
+"""What the kinds are compared with."""
 
 
 @dataclass(frozen=True)
@@ -23,26 +26,28 @@ class Case:
     Attributes:
         name: Of the benchmark and of its result file.
         kind: decode = prompts to masks on one embedding; image = a whole image; memory = the stage from files, for its
-            peak; where = the stage from files, by part; export = tables to COCO; read = COCO to masks.
+            peak; where = the stage from files, by part; measures = masks against true masks; export = tables to COCO;
+            read = COCO to masks.
         about: One line for `--list`.
         model: small (shipped weights) or vit_b (seeded random weights); none for export and read.
-        prompts: Head points, or masks.
+        prompts: Head points, or masks; of `measures` masks on each side.
         height: Of the image, pixels.
         width: Of the image, pixels.
         tiles: Mode of the tiles.
         repeats: Timed repetitions, of which the median counts.
-        baseline: How many of the prompts segment-anything gets; its seconds are scaled to all. 0 = no baseline.
+        baseline: How many of the prompts the baseline gets; its seconds are scaled to all. 0 = no baseline.
         threads: CPU threads, whatever was asked for; None = as asked for.
         host: Never on a GPU.
         bound_mb: Largest peak above the model's own.
         least_ratio: Smallest ratio of the baseline's seconds to ours.
         least_per_s: Fewest prompts, or masks, a second; of export and read a second of the processor.
+        most_s: Most seconds.
         images: Of the made-up data set.
         long: Only with `--all` or by name.
     """
 
     name: str
-    kind: Literal["decode", "image", "memory", "where", "export", "read"]
+    kind: Literal["decode", "image", "memory", "where", "measures", "export", "read"]
     about: str
     model: Literal["small", "vit_b", "none"]
     prompts: int
@@ -56,6 +61,7 @@ class Case:
     bound_mb: float | None = None
     least_ratio: float | None = None
     least_per_s: float | None = None
+    most_s: float | None = None
     images: int = 1
     long: bool = False
 
@@ -74,6 +80,7 @@ class Case:
             repeats=1,
             least_ratio=None,
             least_per_s=None,
+            most_s=None,
         )
 
 
@@ -110,6 +117,30 @@ def _memory(
     )
 
 
+def _measures(
+    masks: int,
+    height: int,
+    width: int,
+    baseline: int = 0,
+    least_ratio: float | None = None,
+    most_s: float | None = None,
+) -> Case:
+    return Case(
+        name=f"measures_{masks}",
+        kind="measures",
+        about=f"{masks} masks against {masks} true ones on {height} x {width}: all measures but average precision",
+        model="small",
+        prompts=masks,
+        height=height,
+        width=width,
+        baseline=baseline,
+        threads=1,
+        host=True,
+        least_ratio=least_ratio,
+        most_s=most_s,
+    )
+
+
 CASES = [
     _decode("vit_b", 64),
     _decode("vit_b", 500, least_ratio=4.0),
@@ -142,6 +173,9 @@ CASES = [
         "read_nwpu", "read", "that COCO file (0.8 GB) to masks; pycocotools needs several GB for it", "none", 2_133_375,
         repeats=1, baseline=2_133_375, threads=1, host=True, bound_mb=500, images=5_109, long=True,
     ),
+    _measures(500, 400, 400, baseline=500, least_ratio=4.0),
+    _measures(5000, 1100, 1500, most_s=1.0),
+    _measures(20_000, 2200, 3000),
 ]  # fmt: skip
 
 

@@ -47,6 +47,8 @@ def missed(record: Record) -> list[str]:
     fewest = record.get("least_per_s")
     if fewest is not None and record["per_s"] < fewest:
         out.append(f"{record['name']}: {record['per_s']:.0f} a second, wanted {fewest:g}")
+    if record.get("most_s") is not None and record["ours_s"] > record["most_s"]:
+        out.append(f"{record['name']}: {_seconds(record['ours_s'])}, wanted {_seconds(record['most_s'])}")
     return out
 
 
@@ -164,6 +166,20 @@ def _export(records: list[Record]) -> str:
     return _table([*head, "opening alone", "whole process, MB", "bound, MB"], rows)
 
 
+def _measures(records: list[Record]) -> str:
+    head = ["benchmark", "image", "ours", "dense", "ratio", "MB ours / dense", "assigned", "other pairs than dense"]
+    rows = []
+    for r in records:
+        other = r.get("against_baseline")
+        pairs = "" if other is None else f"{other['pixels_differ'] * r['prompts'] ** 2:.0f}"
+        mb = _mb(r["peak_mb"]) + ("" if r["baseline_peak_mb"] is None else f" / {_mb(r['baseline_peak_mb'])}")
+        size = f"{r['image_hw'][0]} x {r['image_hw'][1]}"
+        ratio = "" if r["ratio"] is None else f"{r['ratio']:.0f}"
+        cells = [_seconds(r["ours_s"]), _seconds(r["baseline_s"]), ratio, mb, str(r["facts"]["assigned"]), pairs]
+        rows.append([_name(r), size, *cells])
+    return _table(head, rows)
+
+
 def _where(records: list[Record]) -> str:
     names = [name for name in records[0]["ours_parts_s"] if name.startswith("part: ")]
     rows = []
@@ -187,10 +203,8 @@ def markdown(records: list[Record]) -> str:
     """All tables of the records."""
     if not records:
         return "No results: run `make benchmark`."
-    of = {
-        kind: [r for r in records if r["kind"] == kind]
-        for kind in ("decode", "image", "memory", "where", "export", "read")
-    }
+    kinds = ("decode", "image", "memory", "where", "measures", "export", "read")
+    of = {kind: [r for r in records if r["kind"] == kind] for kind in kinds}
     parts = [_machine(records)]
     speed = [r for r in of["decode"] + of["image"] if r["ratio"] is not None]
     if speed:
@@ -200,6 +214,7 @@ def markdown(records: list[Record]) -> str:
         ("Floors", [r for r in of["decode"] if r["floor_s"] is not None], _floors),
         ("Memory", of["memory"], _memory),
         ("Where the time goes", of["where"], _where),
+        ("Measures", of["measures"], _measures),
     ):
         if found:
             parts += [f"**{title}**", table(found)]

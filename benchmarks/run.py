@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.busy import Others
-from benchmarks.cases import BASELINE, CASES, SAM_BASELINE, Case, choose
+from benchmarks.cases import BASELINES, CASES, Case, choose
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -119,7 +119,7 @@ def measure(case: Case, options: argparse.Namespace, speed: Speed | None = None)
     others = Others()
     with tempfile.TemporaryDirectory(prefix="crowdmask-benchmark-") as name:
         folder = Path(name)
-        if case.kind != "decode":
+        if case.kind in ("image", "memory", "where"):
             prepare(case, folder)
         children: list[Child] = []
         try:
@@ -186,6 +186,7 @@ def _record(
         "least_ratio": case.least_ratio,
         "per_s": round(case.prompts / _parts(runs).get("cpu_s", seconds), 1),
         "least_per_s": case.least_per_s,
+        "most_s": case.most_s,
         "peak_mb": round(end["peak_mb"], 1),
         "baseline_peak_mb": None,
         "bound_mb": case.bound_mb,
@@ -214,12 +215,12 @@ def _record(
 
 
 def _unit(case: Case) -> str:
-    return "masks" if case.kind in ("export", "read") else "prompts"
+    return "masks" if case.kind in ("measures", "export", "read") else "prompts"
 
 
 def _add_baseline(record: dict[str, Any], case: Case, runs: list[dict[str, float]], end: dict[str, Any]) -> None:
     seconds = _seconds(runs)
-    record["baseline"] = BASELINE.get(case.kind, SAM_BASELINE)
+    record["baseline"] = BASELINES[case.kind]
     record["baseline_s"] = round(seconds, 5)
     record["baseline_parts_s"] = _parts(runs)
     record["baseline_runs_s"] = [round(_seconds([run]), 5) for run in runs]

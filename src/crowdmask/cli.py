@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from crowdmask import cli_corrections, cli_export, cli_people, cli_stages
+from crowdmask import cli_ablation, cli_corrections, cli_export, cli_people, cli_stages
 from crowdmask.errors import CrowdmaskError
 
 EXAMPLES = """examples:
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     cli_people.add(verbs)
     cli_corrections.add(verbs)
     cli_export.add(verbs)
-    cli_stages.add(verbs)
+    cli_ablation.add(cli_stages.add(verbs))
     return top
 
 

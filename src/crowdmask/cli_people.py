@@ -45,9 +45,23 @@ def add(verbs: Any) -> None:
     inspected.set_defaults(run=inspect_folder)
     cli_audit.add(kinds)
 
-    made = verb(verbs, "evaluate", "show how good the masks of a data set are", "crowdmask evaluate demo")
-    made.add_argument("name", help="data set")
-    made.add_argument("--json", action="store_true", help="the whole file, for machines")
+    made = verb(
+        verbs,
+        "evaluate",
+        "show how good the masks of a data set are, or compare any masks with true ones",
+        "crowdmask evaluate demo\n"
+        "  crowdmask evaluate mine.json truth.json      COCO files, folders of label maps, or of our tables\n"
+        "  crowdmask evaluate results/demo/merge results/demo/truth --json",
+    )
+    made.add_argument("pred", help="data set with results/NAME/evaluation.json; or masks", metavar="NAME|PRED")
+    made.add_argument("truth", nargs="?", help="true masks to compare PRED with", metavar="TRUTH")
+    made.add_argument("--json", action="store_true", help="everything, for machines")
+    made.add_argument(
+        "--missing",
+        choices=["error", "ignore"],
+        default="error",
+        help="with TRUTH, what to do about images that only one side has (default: error)",
+    )
     made.set_defaults(run=evaluate)
 
 
@@ -153,8 +167,24 @@ def inspect_folder(args: argparse.Namespace) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Print the evaluation of a data set."""
-    path = Path("results", args.name, "evaluation.json")
+    """Print the evaluation of a data set, or compare two files or folders."""
+    from crowdmask.metrics import compare
+
+    if args.truth is not None:
+        from tqdm import tqdm
+
+        report = compare.run(
+            Path(args.pred),
+            Path(args.truth),
+            args.missing,
+            lambda pairs: tqdm(pairs, unit="image", mininterval=1.0, dynamic_ncols=True, disable=len(pairs) < 10),
+        )
+        if args.json:
+            print(json.dumps(report, indent=2))  # ASCII, whatever the terminal's encoding is
+        else:
+            print("\n".join(compare.lines(report)))
+        return
+    path = Path("results", args.pred, "evaluation.json")
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -162,7 +192,7 @@ def evaluate(args: argparse.Namespace) -> None:
             path,
             "not made yet",
             f"Run: snakemake --cores 2 {path} (with --configfile FILE -- before it, if the data set is in a file of "
-            "yours); only data sets with true masks have one.",
+            "yours); only data sets with true masks have one. To compare two files, name both: PRED TRUTH.",
         ) from None
     except ValueError as error:
         raise DataError(path, f"no valid JSON ({error})", "Delete it and run again.") from None
@@ -172,3 +202,5 @@ def evaluate(args: argparse.Namespace) -> None:
     for key, value in result.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
             print(f"{key:28s} {value:.4f}" if isinstance(value, float) else f"{key:28s} {value}")
+    if isinstance(result.get("measures"), dict) and isinstance(result.get("intervals"), dict):
+        print("\n".join(line for line in compare.measure_lines(result) if line.split()[0] not in result))

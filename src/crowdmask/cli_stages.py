@@ -23,11 +23,19 @@ EXAMPLE = """example, in the folder where snakemake runs:
 Snakemake prints this line for every job ("Shell command: ..."): copy it from there.
 """
 
+COMMON: dict[str, Any] = {"settings": json.loads, "output": str}
+"""Options of every stage that writes a table."""
+
 _log = logging.getLogger(__name__)
 
 
-def add(verbs: Any) -> None:
-    """Add the verb `stage` and its stages."""
+def add(verbs: Any) -> Callable[..., None]:
+    """Add the verb `stage` and its stages.
+
+    Returns:
+        What adds one more: called with its name, the function that runs it, a line of help, and its options with their
+        types (list = any number of values, not required).
+    """
     stage = verbs.add_parser(
         "stage",
         help="run one job of the workflow",
@@ -50,13 +58,12 @@ def add(verbs: Any) -> None:
                 type=None if many else kind,
             )
 
-    common = {"settings": json.loads, "output": str}
     new("render", render, "render one scene", index=int, image=str, labels=str, points=str, settings=json.loads)
     listed = {"name": str, "selection": json.loads, "split": str, "batch": str, "batches": int}
-    new("datasets", datasets, "list the images and points of a batch", **listed, **common)
-    new("truth", truth, "true masks of a batch", **listed, **common)
-    new("splits", splits, "which images are for what", name=str, selection=json.loads, images=str, **common)
-    new("superpixels", superpixels, "superpixel of each point", images=str, root=str, **common)
+    new("datasets", datasets, "list the images and points of a batch", **listed, **COMMON)
+    new("truth", truth, "true masks of a batch", **listed, **COMMON)
+    new("splits", splits, "which images are for what", name=str, selection=json.loads, images=str, **COMMON)
+    new("superpixels", superpixels, "superpixel of each point", images=str, root=str, **COMMON)
     new(
         "segment",
         segment,
@@ -66,24 +73,26 @@ def add(verbs: Any) -> None:
         root=str,
         checkpoint=list,
         gpu=int,
-        **common,
+        **COMMON,
     )
-    new("exclude", exclude, "masks within the exclusion circle", images=str, segment=str, **common)
-    new("merge", merge, "apply people's corrections", images=str, masks=str, edits=list, edits_output=str, **common)
-    new("export", export, "write COCO", name=str, images=list, masks=list, edits=list, edits_output=str, **common)
-    new("formats", cli_export.stage, "one format", name=str, to=str, split=str, images=list, masks=list, **common)
-    new("overlay", overlay, "draw one image", images=str, masks=str, root=str, split=str, image_id=str, **common)
+    new("exclude", exclude, "masks within the exclusion circle", images=str, segment=str, **COMMON)
+    new("merge", merge, "apply people's corrections", images=str, masks=str, edits=list, edits_output=str, **COMMON)
+    new("export", export, "write COCO", name=str, images=list, masks=list, edits=list, edits_output=str, **COMMON)
+    new("formats", cli_export.stage, "one format", name=str, to=str, split=str, images=list, masks=list, **COMMON)
+    new("overlay", overlay, "draw one image", images=str, masks=str, root=str, split=str, image_id=str, **COMMON)
     new("overlays", overlays, "page of pictures", pictures=list, output=str)
     new(
         "evaluate",
         evaluate,
         "compare with true masks",
+        name=str,
         images=list,
         masks=list,
         truth=list,
         superpixels=list,
         root=str,
-        **common,
+        page=str,
+        **COMMON,
     )
     new(
         "corrections",
@@ -98,7 +107,7 @@ def add(verbs: Any) -> None:
         folder=str,
         root=str,
         page=str,
-        **common,
+        **COMMON,
     )
     new(
         "review",
@@ -113,7 +122,7 @@ def add(verbs: Any) -> None:
         root=str,
         page=str,
         report=str,
-        **common,
+        **COMMON,
     )
     new("checkpoint", checkpoint, "download an official SAM checkpoint", model=str, output=str)
     new(
@@ -128,8 +137,9 @@ def add(verbs: Any) -> None:
         gpu=int,
         state=str,
         curve=str,
-        **common,
+        **COMMON,
     )
+    return new
 
 
 def _dataset(settings: dict[str, Any], selection: dict[str, Any] | None = None) -> Dataset:
@@ -230,32 +240,39 @@ def superpixels(args: argparse.Namespace) -> None:
     )
 
 
+def decoder_for(settings: Sam, checkpoint: Sequence[str], device: str) -> Any:
+    """A `masks.decoder.Decoder` with verified weights: of the one file in `checkpoint`, else those that ship."""
+    import torch
+
+    from crowdmask.masks import checkpoints, decoder, sam
+
+    # Fixed, whatever cores the job was given: more threads would change the last bits.
+    torch.set_num_threads(settings.threads)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
+    path = Path(checkpoint[0]) if checkpoint else checkpoints.shipped()
+    return decoder.Decoder(sam.load(settings, path, torch.device(device)), settings.chunk, settings.precision)
+
+
 def segment(args: argparse.Namespace) -> None:
     """SAM's masks of a batch."""
     from crowdmask.gpu import device_slot
 
     settings = Sam(**args.settings["sam"])
     with device_slot(args.gpu) as device:
-        import torch
-
-        from crowdmask.masks import checkpoints, decoder, sam
         from crowdmask.masks import segment as stage
 
-        # Fixed, whatever cores the job was given: more threads would change the last bits.
-        torch.set_num_threads(settings.threads)
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.allow_tf32 = False
-        path = Path(args.checkpoint[0]) if args.checkpoint else checkpoints.shipped()
-        model = sam.load(settings, path, torch.device(device))
+        decoder = decoder_for(settings, args.checkpoint, device)
         images = tables.read(args.images, "images")
         rows = stage.rows(
-            decoder.Decoder(model, settings.chunk, settings.precision),
+            decoder,
             images,
             tables.stream(args.superpixels, "superpixels"),
             args.root,
             args.settings["exif"],
             Prompt(**args.settings["prompt"]),
             Tiles(**args.settings["tiles"]),
+            settings.window,
         )
         _write(args, "segment", rows, _points(images), "point")
 
@@ -320,12 +337,15 @@ def evaluate(args: argparse.Namespace) -> None:
 
     batches = list(zip(args.images, args.masks, args.truth, args.superpixels, strict=True))
     stage.run(
-        list(_shown(batches, len(batches), "batch")),
+        args.name,
+        batches,
         args.root,
         args.settings["exif"],
         args.output,
+        args.page,
         _settings_text(args),
         watershed=True,
+        shown=lambda items: _shown(items, len(batches), "batch"),
     )
 
 

@@ -100,6 +100,11 @@ def settings_page() -> str:
     parts = [_OPENING, "## Top level\n", _table(config.Config, top)]
     for name, model in sections():
         parts += [f"## `{name}`\n", f"{_summary(model)}\n", _table(model, list(model.model_fields))]
+        if model is config.Ablation:
+            parts += [
+                f"Each variant: {_summary(config.Variant)}\n",
+                _table(config.Variant, list(config.Variant.model_fields)),
+            ]
     parts += [
         "## `datasets`\n",
         "One entry a data set: `NAME: {format: ..., ...}`. The name (letters, digits, `_`, `.`, `-`) becomes the "

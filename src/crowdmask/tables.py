@@ -178,6 +178,26 @@ EXPORT = pa.schema(
 )
 """All masks of a data set in one file, for other programs: an image's rows lie together."""
 
+CANDIDATES = pa.schema(
+    [
+        *_KEY,
+        _field("candidate_id", pa.int32(), "0-based, best first"),
+        _field("score", pa.float32(), "SAM's own estimate of the mask's IoU"),
+        _field("stability", pa.float32(), "pixels with logit > 1 over pixels with logit > -1"),
+        *_WINDOW,
+    ]
+)
+"""Automatic masks of an image that belong to no point; they may overlap."""
+
+MEASURES = pa.schema(
+    [
+        *_KEY,
+        _field("fallback", pa.int32(), "masks that are the circle or a single pixel"),
+        _field("sums", pa.map_(pa.string(), pa.float64()), "(name, sum) of crowdmask.metrics.measures.NAMES"),
+    ]
+)
+"""One row an image: what all measures follow from, as sums that add up over images."""
+
 TABLES: dict[str, pa.Schema] = {
     "images": IMAGES,
     "truth": TRUTH,
@@ -187,6 +207,8 @@ TABLES: dict[str, pa.Schema] = {
     "edits": EDITS,
     "review": REVIEW,
     "export": EXPORT,
+    "candidates": CANDIDATES,
+    "measures": MEASURES,
 }
 
 
@@ -359,6 +381,12 @@ def by_image(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str], list[dict[
 def points_of(image: Mapping[str, Any]) -> np.ndarray:
     """Annotated points of a row of `IMAGES`, float64 (N, 2) as (x, y), in row order."""
     return np.array([[point["x"], point["y"]] for point in image["points"]], float).reshape(-1, 2)
+
+
+def boxes_of(image: Mapping[str, Any]) -> np.ndarray:
+    """Annotated head boxes of a row of `IMAGES`, float64 (N, 4) as (x0, y0, x1, y1), NaN where there is none."""
+    rows = [[point.get(side) for side in NO_BOX] for point in image["points"]]
+    return np.array(rows, float).reshape(-1, 4)
 
 
 def metadata(path: str | Path) -> tuple[str, int, Any]:

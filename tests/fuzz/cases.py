@@ -20,6 +20,7 @@ from crowdmask.errors import CrowdmaskError
 from crowdmask.export import iim, yolo
 from crowdmask.export.coco_reader import CocoFile
 from crowdmask.export.instances import Instances
+from crowdmask.metrics import compare
 from fuzz import mutate, samples
 
 
@@ -179,6 +180,42 @@ def _read_locations(root: Path) -> None:
         assert type(number) is int and found.dtype == np.int64 and found.ndim == 2 and found.shape[1] == 5
 
 
+def compared(pred: str, truth: str) -> Callable[[Path], None]:
+    """Measures one against the other: every figure in its range."""
+
+    def read(root: Path) -> None:
+        found = compare.run(root / pred, root / truth, "ignore")
+        for name, value in found["measures"].items():
+            assert value is None or (np.isfinite(value) and value >= 0), (name, value)
+            assert value is None or value <= 1 or name.startswith(("mae", "rmse", "nae", "game")), (name, value)
+
+    return read
+
+
+def counts_column(rng: Any, data: bytes, other: bytes) -> bytes:
+    """A table of ours with other run lengths, windows or names."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(io.BytesIO(data))
+    names = [name for name in ("counts", "x0", "y0", "w", "h", "point_id", "image_id") if name in table.column_names]
+    if not names:
+        return mutate.numbers(rng, data, other)
+    name = rng.choice(names)
+    index, kind = table.column_names.index(name), table.schema.field(name)
+    if name == "counts":
+        values: list[Any] = [bytes(rng.randrange(256) for _ in range(rng.randrange(20))) for _ in range(len(table))]
+        values = [bytes(48 + b % 64 for b in value) if rng.random() < 0.7 else value for value in values]
+    elif name == "image_id":
+        values = [rng.choice(("", "../a", "b", "a/b", "x\0")) for _ in range(len(table))]
+    else:
+        values = [rng.choice((-1, 0, 1, 7, 2**31 - 1, -(2**31))) for _ in range(len(table))]
+    made = table.set_column(index, kind, pa.array(values, kind.type))
+    buffer = io.BytesIO()
+    pq.write_table(made, buffer)
+    return buffer.getvalue()
+
+
 def parquet_column(rng: Any, data: bytes, other: bytes) -> bytes:
     """A Parquet file that is in order, with columns of other types and values."""
     import pyarrow as pa
@@ -252,6 +289,13 @@ CASES = [
     Case("masks-coco", samples.coco_masks, _read_coco_masks, mutate.JSON),
     Case("masks-yolo", samples.yolo_masks, _read_yolo_masks, mutate.TEXT),
     Case("masks-iim", samples.locations, _read_locations, mutate.TEXT),
+    Case("compare-coco", samples.masks_coco, compared("masks.json", "truth"), mutate.JSON),
+    Case(
+        "compare-tables",
+        samples.masks_tables,
+        compared("truth", "truth"),
+        (counts_column, counts_column, mutate.numbers),
+    ),
     Case("edits", samples.edits, _read_edits, mutate.JSON),
     Case("splits", samples.splits, _read_splits, mutate.JSON),
     Case("image-jpg", samples.picture("jpg"), _read_pictures),

@@ -12,12 +12,12 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from crowdmask import config
+from crowdmask import config, tables
 from crowdmask.datasets import protocols, rendered
 from crowdmask.datasets.base import ImageRef
 from crowdmask.export import yolo
 from crowdmask.masks import rle
-from crowdmask.masks.rle import Window
+from crowdmask.masks.rle import Window, full_counts
 
 HEIGHT, WIDTH = 12, 16
 POINTS = np.array([[3.5, 4.25], [10.0, 2.0], [10.0, 2.0], [15.5, 11.0]])
@@ -150,6 +150,40 @@ def coco(root: Path) -> list[Path]:
     ]
     content = {"images": listed, "annotations": annotations, "categories": [{"id": 1, "name": "head"}]}
     return [_write(root / "annotations.json", json.dumps(content))]
+
+
+def masks_coco(root: Path) -> list[Path]:
+    """Masks of two images in all forms, beside label maps to compare them with."""
+    names = ["a", "b"]
+    for name in names:
+        (root / "truth").mkdir(exist_ok=True)
+        Image.fromarray(LABELS).save(root / "truth" / f"{name}.png")
+    listed = [{"id": k, "file_name": f"{name}.jpg", "height": HEIGHT, "width": WIDTH} for k, name in enumerate(names)]
+    ring = [2.0, 2.0, 9.5, 2.0, 9.5, 8.0, 2.0, 8.0]
+    window = Window(3, 2, np.ones((5, 4), bool))
+    text = full_counts(window, HEIGHT, WIDTH).decode()
+    plain = [3 * HEIGHT + 2, 5, HEIGHT * (WIDTH - 3) - 7]
+    drawn = [[ring], ring, {"size": [HEIGHT, WIDTH], "counts": text}, {"size": [HEIGHT, WIDTH], "counts": plain}]
+    annotations = [
+        {"id": k, "image_id": k % len(names), "category_id": 1, "score": 0.5, "point_id": k, "point": [3.0, 4.0]}
+        | {"segmentation": drawn[k // 2]}
+        for k in range(8)
+    ]
+    content = {"images": listed, "annotations": annotations, "categories": [{"id": 1, "name": "head"}]}
+    return [_write(root / "masks.json", json.dumps(content))]
+
+
+def masks_tables(root: Path) -> list[Path]:
+    """Our own tables, as the workflow leaves them."""
+    key = {"split": "test", "image_id": "a"}
+    points = [{"point_id": k, "x": 5.0 * k, "y": 5.0, "outside": False, **tables.NO_BOX} for k in range(3)]
+    image = {**key, "path": "a.jpg", "height": HEIGHT, "width": WIDTH, "mode": "L", "sha256": "0", "points": points}
+    tables.write(root / "datasets" / "x.parquet", "images", [image], version=1, settings="{}")
+    masks = [Window(4 * k, 3, np.ones((5, 3), bool)) for k in range(3)]
+    rows = [{**key, "point_id": k, "instance_id": k + 1, **mask.columns()} for k, mask in enumerate(masks)]
+    path = root / "truth" / "x.parquet"
+    tables.write(path, "truth", rows, version=1, settings="{}")
+    return [path, root / "datasets" / "x.parquet"]
 
 
 def _table(root: Path) -> dict[str, list[Any]]:

@@ -3,11 +3,12 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from benchmarks import crowd_tables, decode, floors, host, inputs, report, run
+from benchmarks import child, crowd_tables, decode, floors, host, inputs, measures, report, run
 from benchmarks.cases import CASES, Case, choose
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -75,6 +76,24 @@ def test_both_sides_make_the_same_masks(sides, tmp_path):
     found = report.agreement(*paths)
     assert found["masks"] == 4
     assert found["pixels_differ"] < 1e-4 and found["mean_iou"] > 0.999
+
+
+def test_the_measures_of_both_sides_assign_the_same_pairs():
+    case = next(case for case in CASES if case.name == "measures_500")
+    sam = SimpleNamespace(device=torch.device("cpu"))
+    small = replace(case, prompts=60, baseline=60, height=120, width=150)
+    sides = [side(small, sam, "fp32", Path()) for side in (measures.Ours, measures.Baseline)]
+    for side in sides:
+        assert set(side.run()) == {"whole_s"}
+    (ours,), (dense,) = (side.masks() for side in sides)
+    assert ours.sum() > 50 and np.array_equal(ours, dense)
+    assert measures.Ours(replace(small, baseline=0), sam, "fp32", Path()).masks() == []
+
+
+def test_too_slow_a_case_is_missed():
+    record = {"name": "m", "within": None, "least_ratio": None, "ratio": None, "ours_s": 1.2}
+    assert report.missed({**record, "most_s": 1.0}) == ["m: 1.2 s, wanted 1 s"]
+    assert report.missed({**record, "most_s": 2.0}) == report.missed(record) == []
 
 
 def test_agreement(tmp_path):

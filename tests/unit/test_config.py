@@ -4,6 +4,7 @@ import copy
 import json
 import math
 from pathlib import Path
+from typing import get_args
 
 import jsonschema
 import pytest
@@ -85,6 +86,9 @@ def test_snakemake_accepts_config_yaml_without_changing_it():
         {"prompt": {"mode": "points"}},
         {"batches": "5"},
         {"gpu": 5},
+        {"ablation": {"variants": {"v": {"exclusion": {"rmax": 50}}}}},
+        {"ablation": {"variants": {"v": {"exclusio": {}}}}},
+        {"ablation": {"baselines": ["circel"]}},
     ],
 )
 def test_schema_refuses_what_the_models_refuse(raw):
@@ -94,7 +98,7 @@ def test_schema_refuses_what_the_models_refuse(raw):
 
 
 def test_every_setting_has_a_description():
-    models = [config.Config, *dict(config_docs.sections()).values(), *config.FORMATS.values()]
+    models = [config.Config, config.Variant, *dict(config_docs.sections()).values(), *config.FORMATS.values()]
     missing = [
         f"{model.__name__}.{name}"
         for model in models
@@ -116,8 +120,18 @@ def test_docs_command(capsys):
 EXCLUSION_KEYS = ", ".join(sorted(config.Exclusion.model_fields))
 UNKNOWN_RMAX = f"unknown key (did you mean r_max?); allowed here: {EXCLUSION_KEYS}"
 SWAPPED = "r_max (10.0) must not be smaller than r_min (20.0)"
-MODES = "point, superpixel, point+superpixel, point+superpixel-box, point+superpixel-points, two-pass"
+MODES = ", ".join(get_args(config.PromptMode))
+VARIED = "exclusion, preset, prompt, sam, superpixels, tiles"
 FORMATS = "shanghaitech, ucf, jhu, nwpu, fdst, coco, points, labelme, label_map, synthetic"
+
+NAMES = "letters, digits, '_', '.' and '-', a letter or digit first"
+WINDOW = "none needs `sam.window: tile`; else masks end at a window around the point"
+
+
+def variant(**keys):
+    """A configuration with one variant of the ablation."""
+    return {"ablation": {"variants": {"v": keys}}}
+
 
 MISTAKES = [
     # Unknown keys.
@@ -138,6 +152,33 @@ MISTAKES = [
     ({"exclusion": {"r_min": 20, "r_max": 10}}, f"exclusion: {SWAPPED}"),
     (one(exclusion={"r_min": 20, "r_max": 10}), f"datasets.a.exclusion: {SWAPPED}"),
     (one(people=[5, 1]), "datasets.a: people must be two numbers with 0 <= fewest <= most <= 1500"),
+    # Variants of the ablation.
+    (variant(promt={}), f"ablation.variants.v.promt: unknown key (did you mean prompt?); allowed here: {VARIED}"),
+    (variant(export={}), f"ablation.variants.v.export: unknown key; allowed here: {VARIED}"),
+    (variant(exclusion={"rmax": 50}), f"ablation.variants.v.exclusion.rmax: {UNKNOWN_RMAX}"),
+    ({**one(), **variant(exclusion={"rmax": 50})}, f"ablation.variants.v.exclusion.rmax: {UNKNOWN_RMAX}"),
+    (variant(exclusion={"r_max": -1}), "ablation.variants.v.exclusion.r_max: must be a number > 0, or null (got -1)"),
+    (
+        variant(preset="sam"),
+        "ablation.variants.v.preset: must be one of edp-sam, dpmo, or null (got 'sam') (did you mean edp-sam?)",
+    ),
+    (variant(prompt=3), "ablation.variants.v.prompt: must be a section of keys and values (got 3)"),
+    (
+        {**one(exclusion={"r_min": 20}), **variant(exclusion={"r_max": 10})},
+        f"ablation.variants.v.exclusion: {SWAPPED} (data set a)",
+    ),
+    ({"ablation": {"variants": {"a b": {}}}}, f"ablation.variants.a b: not a name: {NAMES}"),
+    (
+        {"ablation": {"variants": {"oracle": {}}}},
+        "ablation.variants.oracle: the name is taken, by default settings or by a baseline",
+    ),
+    (
+        {"ablation": {"baselines": ["circel"]}},
+        f"ablation.baselines: must be a list, each one of {', '.join(config.BASELINES)} (got ['circel'])",
+    ),
+    # Without a circle SAM's answer must be there.
+    (one(exclusion={"constraint": "none"}), f"datasets.a.exclusion.constraint: {WINDOW}"),
+    (variant(exclusion={"constraint": "none"}), f"ablation.variants.v.exclusion.constraint: {WINDOW}"),
     # Types: nothing is converted but whole numbers to decimal ones.
     ({"batches": True}, "batches: must be a whole number from 1 to 10000 (got True)"),
     ({"batches": 2.0}, "batches: must be a whole number from 1 to 10000 (got 2.0)"),
@@ -165,7 +206,7 @@ MISTAKES = [
     ({"datasets": {"ucf": {"format": "ucf"}}}, "datasets.ucf.root: is missing; must be text that is not empty"),
     (
         one("../a"),
-        "datasets.../a: not a name of a data set: letters, digits, '_', '.' and '-', a letter or digit first",
+        f"datasets.../a: not a name of a data set: {NAMES}",
     ),
     ({1: 2}, "1: a key must be text"),
     (one(exclusion={1: 2}), "datasets.a.exclusion: a key must be text"),
@@ -235,6 +276,31 @@ def test_settings_are_frozen():
 def test_precedence(top, own, expected):
     loaded = config.load({**top, **one(**own)})
     assert config.section_for(loaded, "a", "exclusion").r_max == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "changed", "expected"),
+    [
+        ({}, {}, 200.0),
+        ({"exclusion": {"r_max": 70.0}}, {}, 70.0),
+        ({"exclusion": {"r_max": 70.0}}, {"exclusion": {"r_max": 9.0}}, 9.0),
+        ({"exclusion": {"r_max": 70.0}}, {"preset": "edp-sam"}, None),
+        ({"preset": "edp-sam"}, {"exclusion": {"r_max": 9.0}}, 9.0),
+        ({"preset": "edp-sam"}, {"preset": "dpmo"}, 200.0),
+        ({}, {"preset": "dpmo", "exclusion": {"r_max": 9.0}}, 9.0),
+    ],
+)
+def test_a_variant_is_stronger_than_the_data_set(own, changed, expected):
+    loaded = config.load({**one(**own), **variant(**changed)})
+    assert config.section_for(loaded, "a", "exclusion", "v").r_max == expected
+    assert config.section_for(loaded, "a", "exclusion") == config.section_for(config.load(one(**own)), "a", "exclusion")
+
+
+def test_without_constraint_is_allowed_where_all_of_sams_answer_is_kept():
+    given = {"exclusion": {"constraint": "none"}, "sam": {"window": "tile"}}
+    config.load(one(**given))
+    config.load({**one(), **variant(**given)})
+    config.load({**one(sam={"window": "tile"}), "sam": {"window": "tile"}, **variant(exclusion={"constraint": "none"})})
 
 
 def test_an_override_leaves_other_keys_and_other_data_sets_alone():

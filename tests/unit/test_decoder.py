@@ -1,6 +1,7 @@
 """The decoder around windows against `SamPredictor.predict_torch`, and what it does when memory runs out."""
 
 import logging
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from segment_anything import SamPredictor
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from crowdmask.config import Prompt, Tiles
+from crowdmask.config import Prompt, PromptMode, Tiles
 from crowdmask.datasets.synthetic import render_scene
 from crowdmask.errors import DataError
 from crowdmask.geometry import circle_box, neighbour_distances
@@ -18,7 +19,7 @@ from crowdmask.masks.prompts import Frame, MaskPrompts, Prompts, assemble
 from crowdmask.masks.rle import Window
 from crowdmask.masks.segment import segment_image, window_reach
 
-MODES = ("point", "superpixel", "point+superpixel", "point+superpixel-box", "point+superpixel-points", "two-pass")
+MODES = get_args(PromptMode)
 SIZES = {"portrait": 1.6, "landscape": 1.3, "square": 1.0, "enlarged": 0.2}
 """Longer side of an image, in frames."""
 
@@ -57,7 +58,11 @@ class Tile:
         noise = torch.Generator().manual_seed(7)
         self.embedding = torch.randn(1, sam.prompt_encoder.embed_dim, *side, generator=noise)
         mask_side = sam.prompt_encoder.mask_input_size[0]
-        self.prompts = assemble(self.points, self.parts, self.points, (0, 0), self.frame, mask_side, self.prompt)
+        boxes = [[w.x0, w.y0, w.x0 + w.mask.shape[1] - 1, w.y0 + w.mask.shape[0] - 1] for w in self.parts]
+        self.boxes = np.array(boxes, float)
+        self.prompts = assemble(
+            self.points, self.parts, self.points, (0, 0), self.frame, mask_side, self.prompt, self.boxes
+        )
 
     def decode(self, decoder, windows=None):
         return list(decoder.tile(self.embedding, self.frame).decode(self.prompts, windows or self.windows))
@@ -121,6 +126,26 @@ def test_windows_of_vit_b_are_those_of_the_official_predictor(models, mode, size
     check(Tile(models("vit_b"), size, Prompt(mode=mode, neighbours=neighbours)))
 
 
+@pytest.mark.parametrize("name", ["shipped", "random", "vit_b"])
+def test_all_three_masks_are_those_of_the_official_predictor(models, name):
+    tile = Tile(models(name), "landscape", Prompt(mode="point"), count=5)
+    on = (decoder := Decoder(tile.sam, 2)).tile(tile.embedding, tile.frame)
+    made = list(on.decode_three(tile.prompts, tile.windows))
+    predictor = SamPredictor(tile.sam)
+    predictor.features, predictor.is_image_set = tile.embedding, True
+    predictor.original_size, predictor.input_size = (tile.height, tile.width), tile.frame.input_hw
+    points, labels = torch.from_numpy(tile.prompts.points_xy), torch.from_numpy(tile.prompts.point_labels)
+    full, scores, _ = predictor.predict_torch(points, labels, None, None, True, return_logits=True)
+    best = tile.decode(decoder)
+    for k, ((x0, y0, w, h), three) in enumerate(zip(tile.windows, made, strict=True)):
+        for token, patch in enumerate(three):
+            true = full[k, token, y0 : y0 + h, x0 : x0 + w].numpy()
+            assert patch.score == pytest.approx(float(scores[k, token]), abs=1e-5)
+            limit = 1e-4 * max(1.0, float(full[k].abs().max()))
+            np.testing.assert_allclose(on.sampler.window(patch, tile.windows[k]), true, atol=limit)
+        assert max(patch.score for patch in three) == pytest.approx(best[k].score, abs=1e-6)
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["shipped", "vit_b"])
 def test_rows_are_those_of_the_official_predictor(models, monkeypatch, name, mode):
@@ -129,7 +154,7 @@ def test_rows_are_those_of_the_official_predictor(models, monkeypatch, name, mod
     decoder = Decoder(tile.sam)
     monkeypatch.setattr(decoder, "embed", lambda pictures: [tile.embedding] * len(pictures))
     image = np.zeros((tile.height, tile.width, 3), np.uint8)
-    rows = segment_image(decoder, image, tile.points, tile.parts, tile.prompt, Tiles(mode="none"))
+    rows = segment_image(decoder, image, tile.points, tile.parts, tile.prompt, Tiles(mode="none"), tile.boxes)
     scores, full = tile.reference()
     reach = window_reach(neighbour_distances(tile.points), tile.height, tile.width)
     for k, row in enumerate(rows):

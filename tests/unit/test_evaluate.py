@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from crowdmask import tables
 from crowdmask.errors import DataError
 from crowdmask.masks.rle import Window, digest
-from crowdmask.metrics import evaluate
+from crowdmask.metrics import evaluate, evaluate_page
 from crowdmask.metrics.baselines import circles, disjoint, watershed_masks
 from crowdmask.metrics.instances import intersect, intersection, paired_iou, window_iou
 
@@ -155,6 +155,8 @@ def write_batch(folder, name, images):
     for key, (height, width), points, masks, truth, superpixels in images:
         base = {"split": key[0], "image_id": key[1]}
         listed = [{"point_id": i, "x": x, "y": y, "outside": False, **tables.NO_BOX} for i, (x, y) in enumerate(points)]
+        if not (folder / f"{key[1]}.png").exists():
+            cv2.imwrite(str(folder / f"{key[1]}.png"), np.zeros((height, width), np.uint8))
         rows["images"].append(
             {**base, "path": f"{key[1]}.png", "height": height, "width": width, "mode": "L", "sha256": "0"}
             | {"points": listed}
@@ -172,9 +174,12 @@ def write_batch(folder, name, images):
 
 
 def run(folder, batches, watershed=False):
-    output = folder / "evaluation.json"
-    result = evaluate.run(batches, folder, "stored", output, '{"a":1}', watershed)
+    output, page = folder / "evaluation.json", folder / "evaluation.html"
+    result = evaluate.run("crowd <1>", batches, folder, "stored", output, page, '{"a":1}', watershed)
     assert json.loads(output.read_text()) == result
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<img ") == text.count("data:image/jpeg") == sum(row["points"] > 0 for row in result["per_image"])
+    assert "crowd &lt;1&gt;" in text and "://" not in text
     return result
 
 
@@ -200,7 +205,19 @@ def test_known_numbers(tmp_path):
         (1, 1.0),
         (0, None),
     ]
-    assert result["per_image"] == [{"split": "test", "image_id": "a", "points": 3, "mean_iou": 0.5}]
+    assert result["per_image"] == [
+        {"split": "test", "image_id": "a", "points": 3, "predictions": 3, "mean_iou": 0.5, "miou_gt": 0.5}
+        | {"f1_50": round(2 / 3, 6)}
+    ]
+    # The added mask is a prediction too many, the deleted one a head too few.
+    found = result["measures"]
+    assert found["precision_50"] == found["recall_50"] == round(2 / 3, 6) and found["mae"] == 0.0
+    assert found["pq"] == round(1 / 3, 6) and found["mean_iou"] == 0.5  # IoU of exactly 1/2 is no segment
+    assert result["intervals"]["mean_iou"] is None  # nothing can be said from one image
+    assert [row["count"] for row in result["by_density"]] == [0, 0, 0, 3, 0]
+    cell = result["baselines"]["superpixel"]
+    assert cell["measures"]["mean_iou"] == round(1 / 3, 6)
+    assert cell["difference"]["mean_iou"]["difference"] == round(1 / 6, 6)
     assert result["settings"] == {"a": 1} and result["version"] == evaluate.VERSION
 
 
@@ -246,6 +263,13 @@ def test_equal_to_full_frames_over_batches(tmp_path):
         assert result[f"mean_iou{key}"] == pytest.approx(np.mean(values), abs=1e-6), key
     assert result["median_iou"] == pytest.approx(np.median(ious[""]), abs=1e-6)
     assert sum(size["count"] for size in result["by_size"]) == result["points"] == 18
+    low, high = result["intervals"]["mean_iou"]
+    assert low <= result["mean_iou"] <= high and low < high
+    for key in set(ious) - {""}:
+        other = result["baselines"][key[1:]]
+        assert other["difference"]["mean_iou"]["difference"] == pytest.approx(
+            np.mean(ious[""]) - np.mean(ious[key]), abs=2e-6
+        )
     small = np.array(areas) < 64
     assert result["by_size"][0]["count"] == small.sum()
     assert result["by_size"][0]["mean_iou"] == pytest.approx(np.array(ious[""])[small].mean(), abs=1e-6)
@@ -282,3 +306,45 @@ def test_masks_of_an_unknown_image_are_refused(tmp_path):
     two = write_batch(tmp_path, "two", [(("all", "b"), (9, 9), [], {3: (box(0, 0, 1, 1), 5.0, "sam")}, [], [])])
     with pytest.raises(DataError, match="image all/b is not in"):
         run(tmp_path, [(one[0], two[1], one[2], one[3])])
+
+
+def test_scores_rank_the_detections(tmp_path):
+    """A wrong mask lowers the average precision where it is the surest, and not where it comes last."""
+    truth, points = [box(0, 0, 10, 10), box(20, 20, 10, 10)], [(5.0, 5.0), (25.0, 25.0)]
+    found = []
+    for scores in ((0.9, 0.1), (0.1, 0.9)):
+        masks = {0: (truth[0], 5.0, "sam"), 1: (box(40, 0, 5, 5), 5.0, "sam")}
+        image = (("all", "a"), (50, 60), points, masks, truth, [box(0, 0, 1, 1)] * 2)
+        batch = write_batch(tmp_path, "b", [image])
+        rows = [{**row, "score": scores[row["point_id"]]} for row in tables.read(batch[1], "masks")]
+        tables.write(batch[1], "masks", rows, version=1, settings="{}")
+        found.append(run(tmp_path, [batch])["measures"]["ap_50"])
+    assert found == [round(51 / 101, 6), round(51 / 202, 6)]
+
+
+def test_the_page_shows_the_worst_images_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "WORST", 2)
+    images = []
+    for name, width in (("good", 10), ("bad", 1), ("half", 5), ("none", 10)):
+        masks = {0: (box(0, 0, width, 10), 5.0, "sam")}
+        points, truth = ([(5.0, 5.0)], [box(0, 0, 10, 10)]) if name != "none" else ([], [])
+        images.append((("all", name), (30, 30), points, masks, truth, [box(0, 0, 1, 1)] * len(truth)))
+    batch = write_batch(tmp_path, "b", images)
+    page = tmp_path / "page.html"
+    evaluate.run("x", [batch], tmp_path, "stored", tmp_path / "e.json", page, "{}", False)
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<img ") == 2
+    assert text.index("1. <strong>all/bad</strong>, mean IoU 0.100") < text.index("2. <strong>all/half</strong>")
+
+
+def test_outlines_lie_on_the_masks(tmp_path):
+    photo = np.zeros((90, 120, 3), np.uint8)
+    data = evaluate_page.thumbnail(photo, [box(30, 30, 20, 20)], [box(80, 10, 20, 20)])
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(int)
+    assert max(picture.shape) == evaluate_page.SIDE
+    scale = evaluate_page.SIDE / 120
+    for colour, (left, top) in ((evaluate_page.MASK, (30, 30)), (evaluate_page.TRUTH, (80, 10))):
+        near = np.abs(picture - colour).sum(axis=2) < 200
+        y, x = np.nonzero(near)
+        expected = np.array([left + 0.5, left + 19.5, top + 0.5, top + 19.5]) * scale
+        np.testing.assert_allclose([x.min(), x.max(), y.min(), y.max()], expected, atol=2)

@@ -45,7 +45,7 @@ def painted(points, found, height, width, s):
     sources, masks = [], []
     for i in range(count):
         circle = square[i] <= radius[i] ** 2
-        both = found[i].full(height, width) & circle
+        both = found[i].full(height, width) & (circle | (s.constraint == "none"))
         kept = np.zeros_like(both)
         if both.any():
             names, _ = components(both, np.ones((3, 3)))
@@ -57,6 +57,9 @@ def painted(points, found, height, width, s):
             kept = (names == nearest) & bool(nearest)
         if kept.sum() >= max(s.min_area_px, s.min_area_share * np.pi * radius[i] ** 2, 1):
             sources.append("sam")
+        elif s.fallback == "pixel":
+            sources.append("pixel")
+            kept = (xs == pixels[i, 0]) & (ys == pixels[i, 1])
         else:
             sources.append("circle")
             kept = square[i] <= (radius[i] * (0.5 if s.fallback == "half" else 1)) ** 2
@@ -110,7 +113,8 @@ def scene_of(seed, tie=None):
         r_min=least,
         r_max=(None, least + 0.1, 9.0)[rng.integers(3)],
         lone_share=float(rng.choice([0.1, 0.5, 1.0])),
-        fallback=("circle", "half")[rng.integers(2)],
+        constraint=("nnec", "nnec", "half", "none")[rng.integers(4)],
+        fallback=("circle", "half", "pixel")[rng.integers(3)],
         min_area_px=int(rng.choice([0, 1, 4])),
         min_area_share=float(rng.choice([0.0, 0.02, 0.3])),
         tie=tie or TIES[rng.integers(4)],
@@ -158,7 +162,7 @@ def test_what_holds_for_every_image(scene):
         assert 0 <= row["x0"] and row["x0"] + row["w"] <= width and 0 <= row["y0"] and row["y0"] + row["h"] <= height
         outside = full[i] & ((xs - x) ** 2 + (ys - y) ** 2 > row["radius_px"] ** 2)
         allowed = {(px, py), tuple(own_pixels(points, height, width)[i].tolist())}
-        assert {(int(c), int(r)) for r, c in np.argwhere(outside)} <= allowed
+        assert s.constraint == "none" or {(int(c), int(r)) for r, c in np.argwhere(outside)} <= allowed
 
 
 def test_the_order_of_points_does_not_matter_where_nothing_ties():
@@ -213,6 +217,32 @@ def test_radii_are_clamped_in_working_pixels(size, settings_, expected):
     np.testing.assert_allclose(found, [expected[0], *expected][: len(points)])
 
 
+def test_circles_of_half_the_distance_are_disjoint_and_clamped_alike():
+    points = np.array([[10.0, 10.0], [40.0, 10.0], [40.0, 13.0], [300.0, 300.0]])
+    s = Exclusion(constraint="half", r_min=0.0, r_max=100.0)
+    np.testing.assert_allclose(radii(points, 400, 400, s)[:3], [15, 1.5, 1.5])
+    assert radii(points, 400, 400, s)[3] == 100
+    np.testing.assert_allclose(radii(points, 400, 400, Exclusion(constraint="half"))[:3], [15, 5, 5])
+    assert radii(points[:1], 400, 300, s)[0] == 100  # a lone point has no distance to halve: 0.5 * 300, clamped
+    made = exclude_image(points, [EMPTY] * 4, 400, 400, Exclusion(constraint="half", r_min=0.0, r_max=None))
+    assert [row["lost_px"] for row in made] == [0, 0, 0, 0]
+
+
+def test_without_constraint_the_component_of_the_point_stays_whole():
+    point, s = np.array([30.0, 30.0]), Exclusion(constraint="none")
+    found = Window(0, 0, disc(30, 30, 20) | disc(5, 5, 3))
+    made, source = mask_of(point, 6.0, found, 60, 60, s)
+    assert source == "sam"
+    np.testing.assert_array_equal(made.full(60, 60), disc(30, 30, 20))
+    within, _ = mask_of(point, 6.0, found, 60, 60, Exclusion())
+    np.testing.assert_array_equal(within.full(60, 60), disc(30, 30, 6))
+    # Too far from the point, or nothing at all: the circle.
+    for nothing in (EMPTY, Window(0, 0, disc(5, 5, 3))):
+        made, source = mask_of(point, 6.0, nothing, 60, 60, s)
+        assert source == "circle"
+        np.testing.assert_array_equal(made.full(60, 60), disc(30, 30, 6))
+
+
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.01, 5), (1.0, 60)])
 def test_a_lone_point_has_a_share_of_the_shorter_side_clamped_alike(share, expected):
     assert radii(np.array([[3.0, 4.0]]), 100, 300, Exclusion(lone_share=share, r_max=60.0)).tolist() == [expected]
@@ -223,10 +253,12 @@ def test_a_point_outside_has_the_radius_of_its_place_at_the_border():
     np.testing.assert_array_equal(radii(points, 40, 50, Exclusion()), neighbour_distances([[10, 10], [49, 10]]))
 
 
-def test_fallback_is_the_circle_or_half_of_it():
+def test_fallback_is_the_circle_or_half_of_it_or_a_pixel():
     point = np.array([20.0, 20.0])
     whole, source = mask_of(point, 10.0, EMPTY, 41, 41, Exclusion())
     half, _ = mask_of(point, 10.0, EMPTY, 41, 41, Exclusion(fallback="half"))
+    pixel, what = mask_of(point, 10.0, EMPTY, 41, 41, Exclusion(fallback="pixel"))
+    assert what == "pixel" and pixel.full(41, 41).sum() == 1 and pixel.full(41, 41)[20, 20]
     assert source == "circle" and (whole.area, half.area) == (317, 81)  # lattice points in discs of 10 and 5
     assert whole.mask.shape == (21, 21) and half.mask.shape == (11, 11)
 

@@ -1,5 +1,7 @@
 """Prompts: where a point and a superpixel land in SAM's frame, and what each mode hands over."""
 
+from typing import get_args
+
 import cv2
 import numpy as np
 import pytest
@@ -9,12 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from crowdmask.config import Prompt
-from crowdmask.masks.prompts import Frame, assemble, coarse_mask, mask_prompts, to_cells
+from crowdmask.config import Prompt, PromptMode
+from crowdmask.masks.prompts import Frame, assemble, coarse_mask, head_boxes, mask_prompts, to_cells
 from crowdmask.masks.rle import Window
 from crowdmask.masks.small import build_small
 
-MODES = ("point", "superpixel", "point+superpixel", "point+superpixel-box", "point+superpixel-points", "two-pass")
+MODES = get_args(PromptMode)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +225,8 @@ PARTS = [
 
 def prompts_of(mode, neighbours=0, heads=HEADS, parts=PARTS, others=ALL):
     frame = Frame(HEIGHT, WIDTH, 256)
-    return assemble(heads, parts, others, ORIGIN, frame, 128, Prompt(mode=mode, neighbours=neighbours)), frame
+    boxes = np.concatenate([heads - 5, heads + 7], axis=1)
+    return assemble(heads, parts, others, ORIGIN, frame, 128, Prompt(mode=mode, neighbours=neighbours), boxes), frame
 
 
 SHAPES = {  # mode -> (points without neighbours, points with 3, boxes, masks)
@@ -233,6 +236,7 @@ SHAPES = {  # mode -> (points without neighbours, points with 3, boxes, masks)
     "point+superpixel-box": (1, 4, True, False),
     "point+superpixel-points": (7, 6, False, False),  # 4 neighbours unless told otherwise
     "two-pass": (1, 4, False, True),
+    "box": (None, 3, True, False),
 }
 
 
@@ -274,7 +278,7 @@ def test_segment_anything_takes_the_prompts_of_each_mode(mode, neighbours):
     assert torch.isfinite(sparse).all()
 
 
-@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "superpixel"])
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in ("superpixel", "box")])
 def test_the_head_is_the_first_positive_point(mode):
     made, frame = prompts_of(mode)
     np.testing.assert_allclose(made.points_xy[:, 0], (HEADS - ORIGIN) * 1.6, rtol=1e-6)  # 160 -> 256
@@ -291,8 +295,9 @@ def test_neighbours_are_the_nearest_other_places():
         np.testing.assert_allclose(points[1:], frame.to_frame(nearest - ORIGIN), rtol=1e-6)
 
 
-def test_the_superpixel_mode_with_neighbours_has_no_head_point():
-    made, frame = prompts_of("superpixel", 2)
+@pytest.mark.parametrize("mode", ["superpixel", "box"])
+def test_modes_without_head_point_have_none_beside_neighbours(mode):
+    made, frame = prompts_of(mode, 2)
     assert made.point_labels.tolist() == [[0, 0]] * 3
     heads = frame.to_frame(HEADS - ORIGIN)
     assert (np.abs(made.points_xy - heads[:, None]).max(-1) > 1).all()
@@ -313,6 +318,25 @@ def test_boxes_hold_the_first_and_last_pixel_inside_of_the_tile():
     np.testing.assert_allclose(made.boxes_xyxy[2], np.array([146, 106, 159, 119]) * 1.6, rtol=1e-6)
 
 
+def test_a_box_is_cut_to_the_tile():
+    made, _ = prompts_of("box")
+    np.testing.assert_allclose(made.boxes_xyxy[0], np.array([15, 15, 27, 27]) * 1.6, rtol=1e-6)
+    np.testing.assert_allclose(made.boxes_xyxy[2], np.array([145, 105, 157, 117]) * 1.6, rtol=1e-6)
+    edge, _ = prompts_of("box", heads=np.array([[41.0, 148.0]]), parts=PARTS[:1])
+    np.testing.assert_allclose(edge.boxes_xyxy[0], np.array([0, 113, 8, 119]) * 1.6, rtol=1e-6)
+
+
+def test_head_boxes_are_those_annotated_else_squares_around_the_points():
+    points = np.array([[20.0, 30.0], [50.0, 30.0], [2.0, 90.0]])
+    given_ = np.array([[15.0, 25, 24, 38], [np.nan] * 4, [np.nan, 1, 2, 3]])
+    made = head_boxes(points, np.array([30.0, 30.0, np.inf]), given_, 0.5, 100, 80)
+    np.testing.assert_array_equal(made, [[15, 25, 24, 38], [35, 15, 65, 45], [0, 70, 22, 99]])
+    # 0.7: within the circle, about; 1: around it.
+    inner, outer = (head_boxes(points[1:2], np.array([10.0]), given_[1:2], share, 100, 80)[0] for share in (0.7, 1.0))
+    assert np.hypot(*(inner[2:] - points[1])) <= 10 < np.hypot(*(outer[2:] - points[1]))
+    np.testing.assert_array_equal(outer, [40, 20, 60, 40])
+
+
 def test_inner_points_lie_in_the_superpixel_and_apart():
     made, frame = prompts_of("point+superpixel-points")
     scale = frame.input_hw[1] / WIDTH
@@ -330,5 +354,5 @@ def test_a_superpixel_of_one_pixel_works_in_each_mode(mode):
     made, _ = prompts_of(mode, 0, HEADS[:1], [part], ALL)
     if made.masks is not None:
         assert (made.masks.dense() > 0).sum() == 1
-    if made.boxes_xyxy is not None:
+    if made.boxes_xyxy is not None and mode != "box":  # which is not the superpixel's
         assert (made.boxes_xyxy[0, :2] == made.boxes_xyxy[0, 2:]).all()

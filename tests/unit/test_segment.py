@@ -1,23 +1,25 @@
 """Segment against segment_anything's own predictor, with the small architecture and random weights."""
 
+from typing import get_args
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from segment_anything import SamPredictor
 
-from crowdmask.config import Prompt, Tiles
+from crowdmask.config import Prompt, PromptMode, Tiles
 from crowdmask.errors import DataError
 from crowdmask.geometry import circle_box, clip_points, neighbour_distances
 from crowdmask.masks.decoder import Decoder
-from crowdmask.masks.prompts import Frame, assemble
+from crowdmask.masks.prompts import Frame, assemble, head_boxes
 from crowdmask.masks.rle import Window
 from crowdmask.masks.segment import rows, segment_image, window_reach
 from crowdmask.masks.small import build_small
 from crowdmask.masks.superpixels import clip_to_circle
 from crowdmask.masks.tiles import plan
 
-MODES = ("point", "superpixel", "point+superpixel", "point+superpixel-box", "point+superpixel-points", "two-pass")
+MODES = get_args(PromptMode)
 HEIGHT, WIDTH = 96, 128
 
 
@@ -70,7 +72,8 @@ def reference(sam, image, points, parts, prompt, tile, index):
     corner = points - [tile.x0, tile.y0]
     visible = ((corner >= -0.5) & (corner < [tile.w - 0.5, tile.h - 0.5])).all(1)
     frame = Frame(tile.h, tile.w, 256)
-    made = assemble(points[[index]], [part], points[visible], (tile.x0, tile.y0), frame, 128, prompt)
+    boxes = head_boxes(points, distances, np.full((len(points), 4), np.nan), prompt.box_share, height, width)
+    made = assemble(points[[index]], [part], points[visible], (tile.x0, tile.y0), frame, 128, prompt, boxes[[index]])
     predictor = predictor_of(sam, image[tile.y0 : tile.y0 + tile.h, tile.x0 : tile.x0 + tile.w])
     assert predictor.input_size == frame.input_hw
 
@@ -172,6 +175,49 @@ def test_chunks_change_only_what_lies_on_the_edge(sam, scene, mode):
                 logits, _ = reference(sam, image, points, parts, prompt, tile, i)
                 assert np.abs(logits[differ]).max() <= 1e-3
             assert a["score"] == pytest.approx(b["score"], abs=1e-4)
+
+
+@pytest.mark.parametrize("tiles", [Tiles(mode="none"), Tiles(mode="fixed", side=64), Tiles()])
+@pytest.mark.parametrize("mode", ["point", "point+superpixel"])
+def test_all_of_a_tiles_answer_is_the_same_within_the_circle(shipped, scene, mode, tiles):
+    """The window is all that differs: score, and each pixel that the smaller window has."""
+    image, points, parts = scene
+    clipped = clip_points(points, HEIGHT, WIDTH)
+    reach = window_reach(neighbour_distances(clipped), HEIGHT, WIDTH)
+    decoder, prompt = Decoder(shipped, 3), Prompt(mode=mode)
+    small = segment_image(decoder, image, points, parts, prompt, tiles)
+    large = segment_image(decoder, image, points, parts, prompt, tiles, window="tile")
+    for i, (a, b) in enumerate(zip(small, large, strict=True)):
+        assert {key: a[key] for key in ("tile", "zoom", "score")} == {key: b[key] for key in ("tile", "zoom", "score")}
+        box = circle_box(*clipped[i], reach[i], HEIGHT, WIDTH)
+        tile = plan(clipped, neighbour_distances(clipped), HEIGHT, WIDTH, 256, tiles)[a["tile"]]
+        seen = np.zeros((HEIGHT, WIDTH), bool)
+        seen[tile.y0 : tile.y0 + tile.h, tile.x0 : tile.x0 + tile.w] = True
+        found = Window.from_columns(b)
+        assert not (found.full(HEIGHT, WIDTH) & ~seen).any()
+        np.testing.assert_array_equal(Window.from_columns(a).cut(*box), found.cut(*box))
+
+
+def test_all_of_a_tiles_answer_may_leave_the_window(sam, scene):
+    image, points, parts = scene
+    made = segment_image(Decoder(sam), image, points, parts, Prompt(), Tiles(mode="none"), window="tile")
+    reach = window_reach(neighbour_distances(clip_points(points, HEIGHT, WIDTH)), HEIGHT, WIDTH)
+    assert any(max(row["w"], row["h"]) > 2 * r + 1 for row, r in zip(made, reach, strict=True))
+
+
+def test_annotated_boxes_are_prompts_in_box_mode_only(sam, scene):
+    image, points, parts = scene
+    boxes = np.full((len(points), 4), np.nan)
+    boxes[1] = [40, 30, 60, 50]
+    decoder = Decoder(sam)
+    for mode, same in (("point+superpixel", True), ("box", False)):
+        prompt, tiles = Prompt(mode=mode), Tiles(mode="none")
+        without = segment_image(decoder, image, points, parts, prompt, tiles)
+        given = segment_image(decoder, image, points, parts, prompt, tiles, boxes)
+        assert (without[1] == given[1]) == same
+        assert [row["score"] for k, row in enumerate(given) if k != 1] == pytest.approx(
+            [row["score"] for k, row in enumerate(without) if k != 1]
+        )
 
 
 def test_no_points_need_no_model(scene):

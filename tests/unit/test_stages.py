@@ -6,7 +6,7 @@ import json
 import pytest
 
 from crowdmask import stages
-from crowdmask.config import load
+from crowdmask.config import Config, load
 
 MODULES = {
     "datasets": "datasets.stage",
@@ -22,6 +22,10 @@ MODULES = {
     "evaluate": "metrics.evaluate",
     "corrections": "corrections.gain_run",
     "train_sam": "training.train_sam",
+    "candidates": "ablation.candidates",
+    "baseline": "ablation.baselines",
+    "measures": "ablation.measure",
+    "ablation": "ablation.report",
 }
 ALL = [stage for stage in stages.VERSIONS if stage != "train_sam"]
 FOLDER = {"format": "shanghaitech", "root": "data/a"}
@@ -46,16 +50,21 @@ def changed(before, after):
 @pytest.mark.parametrize(
     ("sections", "expected"),
     [
-        ({"exclusion": {"r_max": 100.0}}, {"exclude"}),
-        ({"exclusion": {"r_min": 3.0}}, {"exclude"}),
-        ({"exclusion": {"tie": "last"}}, {"exclude"}),
-        ({"exclusion": {"disjoint": False}}, {"exclude", "merge"}),
+        ({"exclusion": {"r_max": 100.0}}, {"exclude", "baseline"}),
+        ({"exclusion": {"r_min": 3.0}}, {"exclude", "baseline"}),
+        ({"exclusion": {"tie": "last"}}, {"exclude", "baseline"}),
+        ({"exclusion": {"constraint": "half"}}, {"exclude", "baseline"}),
+        ({"exclusion": {"disjoint": False}}, {"exclude", "merge", "baseline"}),
         ({"superpixels": {"n_segments": 500}}, {"superpixels"}),
         ({"prompt": {"mode": "point"}}, {"segment"}),
-        ({"tiles": {"mode": "none"}}, {"segment"}),
-        ({"sam": {"model": "vit_b"}}, {"segment"}),
-        ({"sam": {"precision": "bf16"}}, {"segment"}),
-        ({"sam": {"model": "vit_b", "checkpoint": "elsewhere/sam.pth"}}, {"segment"}),
+        ({"prompt": {"box_share": 0.9}}, {"segment"}),
+        ({"tiles": {"mode": "none"}}, {"segment", "candidates"}),
+        ({"sam": {"model": "vit_b"}}, {"segment", "candidates"}),
+        ({"sam": {"precision": "bf16"}}, {"segment", "candidates"}),
+        ({"sam": {"window": "tile"}}, {"segment"}),
+        ({"sam": {"model": "vit_b", "checkpoint": "elsewhere/sam.pth"}}, {"segment", "candidates"}),
+        ({"candidates": {"pred_iou": 0.5}}, {"candidates"}),
+        ({"ablation": {"variants": {"a": {}}}}, set()),
         ({"export": {"category": "person"}}, {"export"}),
         ({"export": {"overlays": 9}}, set()),
         ({"corrections": {"stale": "apply"}}, {"merge"}),
@@ -64,8 +73,8 @@ def changed(before, after):
         ({"batches": 8}, set()),
         ({"gpu": 1}, set()),
         ({"train_sam": {"steps": 3}}, set()),
-        ({"preset": "dpmo"}, {"segment", "exclude"}),
-        ({"preset": "edp-sam"}, {"segment", "exclude"}),
+        ({"preset": "dpmo"}, {"segment", "exclude", "candidates", "baseline"}),
+        ({"preset": "edp-sam"}, {"segment", "exclude", "candidates", "baseline"}),
     ],
 )
 @pytest.mark.parametrize("entry", [FOLDER, SYNTHETIC])
@@ -85,7 +94,10 @@ def test_a_setting_changes_the_stages_that_read_it(entry, sections, expected):
         (
             FOLDER,
             {"exif": "apply"},
-            {"datasets", "truth", "superpixels", "segment", "overlay", "evaluate", "corrections", "review"},
+            {
+                *("datasets", "truth", "superpixels", "segment", "overlay", "evaluate", "corrections", "review"),
+                *("candidates", "baseline"),
+            },
         ),
         (SYNTHETIC, {"count": 9}, set()),
         (SYNTHETIC, {"seed": 9}, {"render", "datasets", "truth"}),
@@ -102,7 +114,9 @@ def test_where_a_checkpoint_lies_changes_nothing(model):
     here, there = ({"model": model, "checkpoint": f"{folder}/sam.pth"} for folder in ("here", "there"))
     assert changed(texts(FOLDER, sam=here), texts(FOLDER, sam=there)) == set()
     official = changed(texts(FOLDER, sam={"model": model}), texts(FOLDER, sam=here))
-    assert official == ({"segment"} if model == "small" else set())  # shipped weights are known by their hash
+    assert official == (
+        {"segment", "candidates"} if model == "small" else set()
+    )  # shipped weights are known by their hash
 
 
 def test_another_data_set_changes_nothing():
@@ -126,3 +140,35 @@ def test_the_version_is_part_of_the_settings(stage, monkeypatch):
 def test_truth_comes_with_label_maps_and_rendered_crowds():
     config = load({"datasets": {"a": FOLDER, "b": {**FOLDER, "format": "label_map"}, "c": SYNTHETIC}})
     assert [stages.has_truth(config, name) for name in "abc"] == [False, True, True]
+
+
+def test_keys_that_are_younger_than_results_do_not_run_them_again():
+    """What the settings of these stages were before `box_share`, `window` and `constraint`."""
+    config = load({"datasets": {"it": SYNTHETIC}})
+    segment, exclude = (json.loads(stages.settings(config, "it", stage)) for stage in ("segment", "exclude"))
+    assert segment["prompt"].keys() == {"mode", "logit", "clip_to_circle", "neighbours", "bias"}
+    assert segment["sam"].keys() == {"model", "sha256", "chunk", "precision", "threads"}
+    assert "constraint" not in exclude["exclusion"] and "tie" in exclude["exclusion"]
+    sections = Config().model_dump()
+    for section, keys in stages.NEWER.items():
+        assert keys == {key: sections[section][key] for key in keys}  # what is left out is what the job assumes
+
+
+def test_the_hash_of_a_chain_follows_what_its_stages_read():
+    def hashes(**sections):
+        config = load({"datasets": {"it": SYNTHETIC}, **sections})
+        return [stages.chain_hash(config, "it", stage) for stage in stages.READS]
+
+    own = hashes()
+    assert len(set(own)) == 3 and all(len(digest) == 12 for digest in own)
+
+    def same(**sections):
+        return [a == b for a, b in zip(own, hashes(**sections), strict=True)]
+
+    assert same(exclusion={"r_max": 9.0}) == [True, True, False]
+    assert same(prompt={"mode": "point"}) == [True, False, False]
+    assert same(superpixels={"n_segments": 9}) == [False, False, False]
+    assert same(exclusion={"r_max": 200}) == same(export={"category": "x"}, batches=3) == [True, True, True]
+    # Two checkpoints of one model give two tables.
+    assert same(sam={"checkpoint": "a.pth"}) == [True, False, False]
+    assert hashes(sam={"checkpoint": "a.pth"}) != hashes(sam={"checkpoint": "b.pth"})

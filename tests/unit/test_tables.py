@@ -35,6 +35,8 @@ ROWS = {
         **dict.fromkeys(tables.REASONS, 0.25),
         **{"reasons": "a line", "predicted_iou": None, "true_iou": 0.75},
     },
+    "candidates": {**KEY, "candidate_id": 0, "score": 0.5, "stability": 0.75, **WINDOW},
+    "measures": {**KEY, "fallback": 3, "sums": [("images", 1.0), ("true", 12.0)]},
 }
 
 ROWS["export"] = {**ROWS["masks"], "path": "a/b.jpg", "height": 7, "width": 9, "image_sha256": "0"}

@@ -35,9 +35,22 @@ def test_every_rule_declares_what_a_cluster_and_a_person_need(name):
     assert "log:q" in text.partition("shell:")[2], f"{name} does not write its log"
 
 
-@pytest.mark.parametrize("name", ["segment", "train_sam"])
+@pytest.mark.parametrize("name", ["segment", "train_sam", "candidates"])
 def test_rules_that_use_a_gpu_ask_for_one(name):
     assert "gpu=gpus" in rules()[name] and "--gpu {resources.gpu}" in rules()[name]
+
+
+def test_rules_of_variants_have_outputs_logs_and_benchmarks_of_their_own():
+    text = (REPO / "workflow" / "rules" / "ablate.smk").read_text(encoding="utf-8")
+    made = re.findall(r"^use rule (\w+) as (\w+) with:\n((?:(?:[ \t].*)?\n)+)", text, re.MULTILINE)
+    assert [name for name, _, _ in made] == ["superpixels", "segment", "exclude"]
+    for name, own, body in made:
+        assert own == f"ablation_{name}"
+        for directive in ("output", "log", "benchmark", "params"):
+            assert re.search(rf"^    {directive}:\n", body, re.MULTILINE), f"{own} has no {directive}"
+        assert body.count(f"ablation/{name}/{{hash}}/") == 3 and "shell:" not in body
+        assert f'variant_settings("{name}")' in body
+        assert ("gpu=gpus" in body) == (name == "segment")
 
 
 def test_paths_and_texts_in_shell_commands_are_quoted():

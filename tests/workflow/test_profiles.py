@@ -20,7 +20,8 @@ def options() -> set[str]:
 def rules() -> set[str]:
     files = [REPO / "Snakefile", *(REPO / "workflow" / "rules").glob("*.smk")]
     texts = [path.read_text(encoding="utf-8") for path in files if path.exists()]
-    return {name for text in texts for name in re.findall(r"^\s*(?:rule|checkpoint) (\w+):", text, re.MULTILINE)}
+    declared = r"^\s*(?:(?:rule|checkpoint) (\w+):|use rule \w+ as (\w+) with:)"
+    return {name for text in texts for names in re.findall(declared, text, re.MULTILINE) for name in names if name}
 
 
 def faults(profile: dict, options: set[str], rules: set[str]) -> list[str]:

@@ -206,9 +206,16 @@ def sam_settings(wildcards):
     return settings_module.section_for(CONFIG, wildcards.dataset, "sam")
 
 
+def sam_memory(settings):
+    return 3000 if settings.model == "small" else 12000
+
+
 def checkpoint_of(wildcards):
+    return checkpoint_file(sam_settings(wildcards))
+
+
+def checkpoint_file(settings):
     """The checkpoint file, or nothing for the weights that ship, which the settings know by their hash."""
-    settings = sam_settings(wildcards)
     if settings.model == "small" and not settings.checkpoint:
         return []
     try:

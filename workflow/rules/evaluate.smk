@@ -1,6 +1,6 @@
 # Stage evaluate: masks against true masks, with baselines from the same points.
 # Reads `images`, merged `masks`, `truth` and `superpixels` tables of all batches and the image files (for the
-# watershed), writes one JSON file. CPU only.
+# watershed, and to show the worst images), writes JSON and one page. CPU only.
 
 
 rule evaluate:
@@ -10,7 +10,8 @@ rule evaluate:
         truth=with_truth(every_batch("truth")),
         superpixels=with_truth(every_batch("superpixels")),
     output:
-        "results/{dataset}/evaluation.json",
+        report="results/{dataset}/evaluation.json",
+        page="results/{dataset}/evaluation.html",
     log:
         "results/{dataset}/logs/evaluate.log",
     benchmark:
@@ -25,6 +26,6 @@ rule evaluate:
         settings=stage_settings("evaluate"),
         root=root_of,
     shell:
-        "crowdmask stage evaluate --images {input.images:q} --masks {input.masks:q} --truth {input.truth:q}"
-        " --superpixels {input.superpixels:q} --root {params.root:q}"
-        " --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
+        "crowdmask stage evaluate --name {wildcards.dataset:q} --images {input.images:q} --masks {input.masks:q}"
+        " --truth {input.truth:q} --superpixels {input.superpixels:q} --root {params.root:q}"
+        " --settings {params.settings:q} --page {output.page:q} --output {output.report:q} > {log:q} 2>&1"

@@ -41,9 +41,7 @@ rule segment:
         "../../envs/crowdmask.yaml"
     threads: lambda wildcards: sam_settings(wildcards).threads
     resources:
-        mem_mb=lambda wildcards: (
-            3000 if sam_settings(wildcards).model == "small" else 12000
-        ),
+        mem_mb=lambda wildcards: sam_memory(sam_settings(wildcards)),
         runtime=minutes(5),
         gpu=gpus,
     params:

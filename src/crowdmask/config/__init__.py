@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from crowdmask.config.ablation import BASELINES, OWN, Ablation, Candidates, Variant
 from crowdmask.config.base import NAME, Section, canonical
 from crowdmask.config.datasets import (
     FORMATS,
@@ -49,10 +50,15 @@ from crowdmask.config.protocols import Folds, Part, Protocols
 from crowdmask.errors import SettingsError
 
 __all__ = [
+    "BASELINES",
     "FORMATS",
     "NAME",
+    "OWN",
     "PRESETS",
     "SECTIONS",
+    "VARIED",
+    "Ablation",
+    "Candidates",
     "Coco",
     "Config",
     "Corrections",
@@ -81,6 +87,7 @@ __all__ = [
     "Tiles",
     "TrainSam",
     "Ucf",
+    "Variant",
     "accepted",
     "canonical",
     "kind_and_range",
@@ -112,18 +119,25 @@ class Config(Section):
     export: Export = Export()
     corrections: Corrections = Corrections()
     review: Review = Review()
+    ablation: Ablation = Ablation()
+    candidates: Candidates = Candidates()
     train_sam: TrainSam = TrainSam()
 
     @model_validator(mode="after")
     def _overrides_are_valid(self) -> Config:
         faults: list[str] = []
-        for name in self.datasets:
-            for section, model in SECTIONS.items():
-                try:
-                    _resolve(self, name, section)
-                except ValidationError as error:
-                    own = getattr(self.datasets[name], section)
-                    faults += faults_of(error, model, own, prefix=f"datasets.{name}.{section}")
+        for name, entry in self.datasets.items():
+            faults += _faults(self, name, None, entry, f"datasets.{name}")
+        if not faults:
+            # A variant's own mistakes do not depend on the data set; which data set is at fault is said for the others.
+            for label, variant in self.ablation.variants.items():
+                if label in (OWN, *BASELINES):
+                    faults.append(f"ablation.variants.{label}: the name is taken, by {OWN} settings or by a baseline")
+                found = _faults(self, None, label, variant, f"ablation.variants.{label}")
+                for name in () if found else self.datasets:
+                    theirs = _faults(self, name, label, variant, f"ablation.variants.{label}")
+                    found += [f"{fault} (data set {name})" for fault in theirs]
+                faults += found
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -137,6 +151,9 @@ SECTIONS: dict[str, type[Section]] = {
     "exclusion": Exclusion,
     "export": Export,
 }
+
+VARIED = tuple(name for name in Variant.model_fields if name in SECTIONS)
+"""Sections that a variant of the ablation may change."""
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # XMask paper: point and SLIC superpixel as dual prompts, unclamped circle, no tiles mentioned.
@@ -156,18 +173,46 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 """What the two papers print; everything that they leave open keeps our defaults."""
 
 
-def _resolve(config: Config, dataset: str, section: str) -> Section:
-    entry = config.datasets[dataset]
-    preset = entry.preset or config.preset
+def _resolve(config: Config, dataset: str | None, section: str, variant: str | None = None) -> Section:
+    """Settings of a section; without data set the global ones."""
     values = getattr(config, section).model_dump()
+    changed = config.ablation.variants[variant] if variant is not None else None
+    entry = config.datasets[dataset] if dataset is not None else None
+    preset = (entry.preset if entry else None) or config.preset
     values.update(PRESETS[preset].get(section, {}) if preset else {})
-    values.update(getattr(entry, section))
+    values.update(getattr(entry, section) if entry else {})
+    if changed and section in VARIED:
+        values.update(PRESETS[changed.preset].get(section, {}) if changed.preset else {})
+        values.update(getattr(changed, section))
     return SECTIONS[section].model_validate(values)
 
 
-def section_for(config: Config, dataset: str, section: str) -> Section:
-    """Settings of one section as they hold for one data set (global, preset, then the data set's own)."""
-    return _resolve(config, dataset, section)
+def _faults(config: Config, dataset: str | None, variant: str | None, given: Section, prefix: str) -> list[str]:
+    """What is wrong with the sections that a data set or a variant gives, one clause each."""
+    faults: list[str] = []
+    found: dict[str, Any] = {}
+    for section, model in SECTIONS.items():
+        try:
+            found[section] = _resolve(config, dataset, section, variant)
+        except ValidationError as error:
+            faults += faults_of(error, model, getattr(given, section), prefix=f"{prefix}.{section}")
+    if not faults and found["exclusion"].constraint == "none" and found["sam"].window != "tile":
+        faults.append(
+            f"{prefix}.exclusion.constraint: none needs `sam.window: tile`; else masks end at a window around the point"
+        )
+    return faults
+
+
+def section_for(config: Config, dataset: str, section: str, variant: str | None = None) -> Section:
+    """Settings of one section as they hold for one data set.
+
+    Args:
+        config: The configuration.
+        dataset: Name of the data set: global section, then preset, then the data set's own.
+        section: One of `SECTIONS`.
+        variant: Name of a variant of the ablation, whose preset and sections are stronger than all of these.
+    """
+    return _resolve(config, dataset, section, variant)
 
 
 def load(raw: Mapping[str, Any]) -> Config:
@@ -190,12 +235,13 @@ def schema() -> dict[str, Any]:
     """
     result = Config.model_json_schema()
     result["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    for model in FORMATS.values():
+    partial: list[type[Section]] = [*FORMATS.values(), Variant]
+    for model in partial:
         properties = result["$defs"][model.__name__]["properties"]
-        for section, part in SECTIONS.items():
+        for section in properties.keys() & SECTIONS.keys():
             # Every key of a section has a default, so a section given in part fits the section's own schema.
             properties[section] = {
-                "$ref": f"#/$defs/{part.__name__}",
+                "$ref": f"#/$defs/{SECTIONS[section].__name__}",
                 "description": properties[section]["description"],
             }
     return result

@@ -198,6 +198,8 @@ def kind_and_range(schema: Mapping[str, Any]) -> tuple[str, str]:
     if schema.get("type") == "array":
         items = schema.get("prefixItems") or [schema.get("items", {})]
         item = kind_and_range(items[0])[0].removeprefix("a ")
+        if item.startswith("one of "):
+            return f"a list, each {item}", ""
         plural = {"text": "text values"}.get(item, f"{item}s")
         return (f"a list of {len(items)} {plural}" if "prefixItems" in schema else f"a list of {plural}"), ""
     signs = (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))

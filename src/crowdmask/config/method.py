@@ -26,6 +26,7 @@ PromptMode = Literal[
     "point+superpixel-box",
     "point+superpixel-points",
     "two-pass",
+    "box",
 ]
 
 
@@ -39,6 +40,12 @@ class Prompt(Section):
     )
     neighbours: int = Field(0, ge=0, le=16, description="nearest other heads given as negative points")
     bias: float = Field(3.0, gt=0, le=50, description="two-pass mode: logits added inside, subtracted outside")
+    box_share: float = Field(
+        0.7,
+        gt=0,
+        le=2,
+        description="box mode, no annotated box: half of a square's side, share of the nearest distance",
+    )
 
 
 class Sam(Section):
@@ -59,6 +66,9 @@ class Sam(Section):
     threads: int = Field(
         1, ge=1, le=256, description="CPU threads of SAM in one job; more changes the last bits of results"
     )
+    window: Literal["circle", "tile"] = Field(
+        "circle", description="what is kept of SAM's answer: what a circle can reach, or all of the tile"
+    )
 
 
 class Tiles(Section):
@@ -77,13 +87,16 @@ class Tiles(Section):
 class Exclusion(Section):
     """NNEC: the nearest-neighbour exclusion circle and how masks share contested pixels."""
 
+    constraint: Literal["nnec", "half", "none"] = Field(
+        "nnec", description="bound of a mask: circle through the nearest neighbour, of half that radius, or none"
+    )
     r_min: float = Field(5.0, ge=0, le=30, description="smallest radius, working pixels")
     r_max: float | None = Field(200.0, gt=0, description="largest radius, working pixels; null = no limit")
     max_side: int = Field(2048, ge=64, description="working pixels: longest side of the working image is at most this")
     min_side: int | None = Field(None, ge=1, description="working pixels: shortest side is at least this; null = off")
     lone_share: float = Field(0.5, gt=0, le=1, description="radius of a lone point, share of the shorter side")
-    fallback: Literal["circle", "half"] = Field(
-        "circle", description="mask where SAM gives none: circle, or half of it"
+    fallback: Literal["circle", "half", "pixel"] = Field(
+        "circle", description="mask where SAM gives none: circle, half of it, or the point's own pixel"
     )
     min_area_px: int = Field(4, ge=0, description="a smaller mask counts as empty, pixels")
     min_area_share: float = Field(0.0, ge=0, lt=1, description="... and below this share of the circle's area")

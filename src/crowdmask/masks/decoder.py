@@ -189,15 +189,41 @@ class TileDecoder:
 
         Source: methods a.4 (contract of `predict_torch`), a.6 step 6 (two passes).
         """
+        yield from self._in_chunks(self._chunk, prompts, windows)
+
+    @torch.inference_mode()
+    def decode_three(self, prompts: Prompts, windows: Sequence[Box]) -> Iterator[tuple[Patch, Patch, Patch]]:
+        """All three masks of each prompt instead of the best; prompts of points alone.
+
+        Args:
+            prompts: Points and labels; boxes and masks are not looked at.
+            windows: As `decode`.
+
+        Raises:
+            DataError: not even a single prompt fits into memory.
+        """
+        yield from self._in_chunks(self._three, prompts, windows)
+
+    def _in_chunks(self, step: Callable[..., list[T]], prompts: Prompts, windows: Sequence[Box]) -> Iterator[T]:
         start = 0
         while start < len(windows):
             part = slice(start, min(start + self.decoder.at_once(prompts), len(windows)))
-            done = self.decoder._attempt(self._chunk, prompts, part, windows[part])
+            done = self.decoder._attempt(step, prompts, part, windows[part])
             if done is None:
                 self.decoder.chunk = self.decoder._halved("prompts", part.stop - part.start)
                 continue
             yield from done
             start = part.stop
+
+    def _three(self, prompts: Prompts, part: slice, windows: Sequence[Box]) -> list[tuple[Patch, Patch, Patch]]:
+        assert prompts.points_xy is not None and prompts.point_labels is not None
+        points = self._send(prompts.points_xy[part]), self._send(prompts.point_labels[part])
+        scene, _ = self._scene(None)
+        answer = self.many.transform(scene, self._sparse(points, None, len(windows)), None, [0, 2, 3, 4])
+        scores = self.many.scores(answer)
+        chosen = torch.ones(len(windows), dtype=torch.long, device=scores.device)
+        one, two, three = (self._patches(answer, k * chosen, scores[:, k], windows) for k in (1, 2, 3))
+        return list(zip(one, two, three, strict=True))
 
     def _chunk(self, prompts: Prompts, part: slice, windows: Sequence[Box]) -> list[Patch]:
         count = part.stop - part.start

@@ -21,11 +21,14 @@ VERSION = 2
 def radii(points_xy: np.ndarray, height: int, width: int, settings: Exclusion) -> np.ndarray:
     """Exclusion radius of each point, float64 (N,), original pixels.
 
-    The distance to the nearest other place, clamped to [r_min, r_max] working pixels; a lone point has
-    `lone_share` of the shorter side, clamped alike. Source: DPMO-RPS eq. (1), XMask eq. (1); clamp of DPMO-RPS 4.6;
-    the conversion from working pixels is our choice.
+    The distance to the nearest other place (half of it for the constraint `half`, the disjoint circles that both papers
+    compare with), clamped to [r_min, r_max] working pixels; a lone point has `lone_share` of the shorter side, clamped
+    alike. Source: DPMO-RPS eq. (1), XMask eq. (1); clamp of DPMO-RPS 4.6; the conversion from working pixels is our
+    choice.
     """
     distances = neighbour_distances(clip_points(points_xy, height, width))
+    if settings.constraint == "half":
+        distances = 0.5 * distances
     distances = np.where(np.isfinite(distances), distances, settings.lone_share * min(height, width))
     scale = min(1.0, settings.max_side / max(height, width))
     if settings.min_side is not None:
@@ -88,29 +91,45 @@ def mask_of(
         found: SAM's mask; may be empty.
         height: Of the image.
         width: Of the image.
-        settings: Fallback and smallest areas.
+        settings: Constraint, fallback and smallest areas.
 
     Returns:
         The mask and its source: 'sam' (the 8-connected component of the point, or the one nearest to it within a
-        quarter of the radius), else 'circle'.
+        quarter of the radius), else 'circle' or 'pixel'. Without constraint the mask may leave the circle.
 
     Source: both papers intersect and fall back to the circle; component rule and smallest area are methods c.3 [R].
     """
     x, y = point
     box = circle_box(x, y, radius, height, width)
+    if settings.constraint == "none":
+        box = _around(box, found)
     distance = squared_distance(x, y, *box)
     circle = distance <= radius**2
-    both = found.cut(*box) & circle
+    both = found.cut(*box)
+    if settings.constraint != "none":
+        both &= circle
     left, top = own_pixels(point, height, width)[0].tolist()
     if both.any():
         component = _component(both, distance, radius, (top - box[1], left - box[0]))
         if component.sum() >= max(settings.min_area_px, settings.min_area_share * np.pi * radius**2, 1):
             return Window(box[0], box[1], component).tight(), "sam"
+    if settings.fallback == "pixel":
+        return Window(left, top, np.ones((1, 1), bool)), "pixel"
     if settings.fallback == "half":
         circle = distance <= (0.5 * radius) ** 2
     if not circle.any():
         return Window(left, top, np.ones((1, 1), bool)), "circle"
     return Window(box[0], box[1], circle).tight(), "circle"
+
+
+def _around(box: tuple[int, int, int, int], window: Window) -> tuple[int, int, int, int]:
+    """The smallest box that holds a box and a window's mask."""
+    tight = window.tight()
+    h, w = tight.mask.shape
+    if not (h and w):
+        return box
+    x0, y0 = min(box[0], tight.x0), min(box[1], tight.y0)
+    return x0, y0, max(box[0] + box[2], tight.x0 + w) - x0, max(box[1] + box[3], tight.y0 + h) - y0
 
 
 def _component(mask: np.ndarray, distance: np.ndarray, radius: float, pixel: tuple[int, int]) -> np.ndarray:

@@ -207,6 +207,7 @@ def assemble(
     frame: Frame,
     side: int,
     settings: Prompt,
+    boxes_xyxy: np.ndarray | None = None,
 ) -> Prompts:
     """Prompts of the points owned by one tile.
 
@@ -218,8 +219,9 @@ def assemble(
         frame: Geometry of the tile.
         side: Side of SAM's mask input.
         settings: Mode and strengths.
+        boxes_xyxy: float (B, 4) box of each head, original pixels, from `head_boxes`; only box mode needs them.
 
-    Source: methods a.6 ([R]); the papers name the two prompts only.
+    Source: methods a.6 ([R]); the papers name point, superpixel and box only.
     """
     mode = settings.mode
     heads = frame.to_frame(points_xy - origin)[:, None, :]
@@ -239,8 +241,12 @@ def assemble(
         masks = mask_prompts(local, frame, side, settings.logit)
     if mode in ("superpixel", "point+superpixel-box"):
         boxes = np.stack([_box(p, origin, frame) for p in parts]).astype(np.float32)
-    keep_points = mode != "superpixel" or negatives
-    if mode == "superpixel" and negatives:  # no head point in this mode, others only
+    if mode == "box":
+        assert boxes_xyxy is not None
+        boxes = np.stack([_in_frame(box, origin, frame) for box in boxes_xyxy]).astype(np.float32)
+    pointless = mode in ("superpixel", "box")
+    keep_points = not pointless or negatives
+    if pointless and negatives:  # no head point in these modes, others only
         points, labels = points[1:], labels[1:]
     all_points = np.concatenate(points, axis=1).astype(np.float32) if keep_points else None
     all_labels = np.concatenate(labels, axis=1) if keep_points else None
@@ -252,9 +258,38 @@ def assemble(
 def _box(part: Window, origin: tuple[int, int], frame: Frame) -> np.ndarray:
     """(x0, y0, x1, y1) of the part in the frame; last pixel inclusive, as segment-anything counts boxes."""
     h, w = part.mask.shape
-    corners = np.array([[part.x0, part.y0], [part.x0 + w - 1, part.y0 + h - 1]], float) - origin
-    corners = np.clip(corners, 0, [frame.width - 1, frame.height - 1])
+    return _in_frame(np.array([part.x0, part.y0, part.x0 + w - 1, part.y0 + h - 1], float), origin, frame)
+
+
+def _in_frame(box_xyxy: np.ndarray, origin: tuple[int, int], frame: Frame) -> np.ndarray:
+    """A box of the original, cut to the tile, in the frame."""
+    corners = np.clip(box_xyxy.reshape(2, 2) - origin, 0, [frame.width - 1, frame.height - 1])
     return frame.to_frame(corners).ravel()
+
+
+def head_boxes(
+    points_xy: np.ndarray, distances: np.ndarray, given_xyxy: np.ndarray, share: float, height: int, width: int
+) -> np.ndarray:
+    """Box of each head: as annotated, else a square around its point.
+
+    Args:
+        points_xy: float (N, 2) inside of the image, pixels.
+        distances: float (N,) nearest-neighbour distances, pixels; infinity for a lone point, which gets half of the
+            shorter side instead.
+        given_xyxy: float (N, 4) annotated boxes, pixels, NaN where there is none.
+        share: Half of the square's side, share of the distance.
+        height: Of the image, pixels.
+        width: Of the image, pixels.
+
+    Returns:
+        float64 (N, 4), corners in pixels, cut to the image.
+
+    Source: the square is our choice; DPMO-RPS Table 5 compares with box prompts and does not say whose.
+    """
+    reach = share * np.where(np.isfinite(distances), distances, 0.5 * min(height, width))
+    square = np.concatenate([points_xy - reach[:, None], points_xy + reach[:, None]], axis=1)
+    boxes = np.where(np.isfinite(given_xyxy).all(axis=1, keepdims=True), given_xyxy, square)
+    return np.clip(boxes, 0, [width - 1, height - 1, width - 1, height - 1])
 
 
 def _inner_points(part: Window, count: int = 2) -> np.ndarray:

@@ -20,13 +20,13 @@ from crowdmask.datasets.images import Exif, read_row
 from crowdmask.errors import DataError
 from crowdmask.geometry import circle_box, clip_points, neighbour_distances
 from crowdmask.masks.decoder import Decoder, fit
-from crowdmask.masks.prompts import Frame, Prompts, assemble
+from crowdmask.masks.prompts import Frame, Prompts, assemble, head_boxes
 from crowdmask.masks.rle import Window
 from crowdmask.masks.sampling import Box, Patch, Sampler
 from crowdmask.masks.superpixels import clip_to_circle
 from crowdmask.masks.tiles import Tile, plan
 from crowdmask.overlap import ahead, behind
-from crowdmask.tables import by_image, points_of
+from crowdmask.tables import boxes_of, by_image, points_of
 
 VERSION = 2
 
@@ -87,7 +87,15 @@ class Job:
 
 
 def jobs(
-    key: Any, image: np.ndarray, points_xy: np.ndarray, parts: Parts, prompt: Prompt, tiles: Tiles, decoder: Decoder
+    key: Any,
+    image: np.ndarray,
+    points_xy: np.ndarray,
+    parts: Parts,
+    prompt: Prompt,
+    tiles: Tiles,
+    decoder: Decoder,
+    boxes_xyxy: np.ndarray | None = None,
+    window: str = "circle",
 ) -> Iterator[Job]:
     """The tiles of an image, one at a time.
 
@@ -99,10 +107,14 @@ def jobs(
         prompt: Prompt mode and strengths.
         tiles: How the image is cut.
         decoder: Whose sizes and chunks are used.
+        boxes_xyxy: float (N, 4) annotated boxes, pixels, NaN where there is none; None = no boxes.
+        window: `circle` or `tile`: which part of SAM's answer is kept.
     """
     height, width = image.shape[:2]
     points = clip_points(points_xy, height, width)
     distances = neighbour_distances(points)
+    given = np.full((len(points), 4), np.nan) if boxes_xyxy is None else boxes_xyxy
+    boxes = head_boxes(points, distances, given, prompt.box_share, height, width)
     reach = window_reach(distances, height, width)
     for index, tile in enumerate(plan(points, distances, height, width, decoder.size, tiles)):
         frame = Frame(tile.h, tile.w, decoder.size)
@@ -119,8 +131,13 @@ def jobs(
                 if prompt.clip_to_circle:
                     part = clip_to_circle(part, points[i, 0], points[i, 1], distances[i], height, width)
                 cut.append(part)
-            made = assemble(points[members], cut, points[visible], (tile.x0, tile.y0), frame, decoder.mask_side, prompt)
-            groups.append(Group(members, made, [_window(points[i], reach[i], tile, height, width) for i in members]))
+            others, origin = points[visible], (tile.x0, tile.y0)
+            made = assemble(points[members], cut, others, origin, frame, decoder.mask_side, prompt, boxes[members])
+            if window == "tile":
+                windows = [(0, 0, tile.w, tile.h)] * len(members)
+            else:
+                windows = [_window(points[i], reach[i], tile, height, width) for i in members]
+            groups.append(Group(members, made, windows))
         picture = fit(image[tile.y0 : tile.y0 + tile.h, tile.x0 : tile.x0 + tile.w], decoder.size)
         yield Job(key, len(points), index, tile, frame, picture, groups)
 
@@ -188,10 +205,18 @@ def segment(decoder: Decoder, prepared: Iterable[Job]) -> Iterator[tuple[Any, li
 
 
 def segment_image(
-    decoder: Decoder, image: np.ndarray, points_xy: np.ndarray, parts: Sequence[Window], prompt: Prompt, tiles: Tiles
+    decoder: Decoder,
+    image: np.ndarray,
+    points_xy: np.ndarray,
+    parts: Sequence[Window],
+    prompt: Prompt,
+    tiles: Tiles,
+    boxes_xyxy: np.ndarray | None = None,
+    window: str = "circle",
 ) -> list[dict[str, Any]]:
     """SAM's mask of each point of one image; see `jobs` and `segment`."""
-    for _, rows in segment(decoder, jobs(None, image, points_xy, parts.__getitem__, prompt, tiles, decoder)):
+    prepared = jobs(None, image, points_xy, parts.__getitem__, prompt, tiles, decoder, boxes_xyxy, window)
+    for _, rows in segment(decoder, prepared):
         return rows
     return []
 
@@ -208,6 +233,7 @@ def rows(
     exif: Exif,
     prompt: Prompt,
     tiles: Tiles,
+    window: str = "circle",
 ) -> Iterator[dict[str, Any]]:
     """Rows of `tables.SEGMENT` for rows of `tables.IMAGES` and `tables.SUPERPIXELS`.
 
@@ -227,7 +253,8 @@ def rows(
                 continue
             # Parts are unpacked when they are needed: those of a large image would not fit into memory together.
             parts = partial(_unpack, found)
-            yield from jobs(key, read_row(root, image, exif), points, parts, prompt, tiles, decoder)
+            photo, boxes = read_row(root, image, exif), boxes_of(image)
+            yield from jobs(key, photo, points, parts, prompt, tiles, decoder, boxes, window)
 
     for (split, image_id), answers in segment(decoder, prepared()):
         for point_id, answer in enumerate(answers):

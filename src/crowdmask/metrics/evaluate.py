@@ -1,13 +1,13 @@
-"""Masks against true masks, point by point: mask of point i with true mask i, beside baselines from the same points.
+"""Masks against true masks, with all measures, beside baselines from the same points.
 
-All means are pooled over the points of the data set, each point with the same weight. What is in memory follows one
-batch, plus a number a point.
+What is in memory follows one batch, plus some hundred numbers an image and one a point.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,25 +18,27 @@ from crowdmask import files, geometry, tables
 from crowdmask.datasets.images import Exif, read_row
 from crowdmask.errors import DataError
 from crowdmask.masks.rle import Window
+from crowdmask.metrics import evaluate_page, figures, measures
 from crowdmask.metrics.baselines import circles, disjoint, watershed_masks
+from crowdmask.metrics.figures import Collected, rounded
 from crowdmask.metrics.instances import intersect, paired_iou
+from crowdmask.metrics.matching import overlaps
 
-VERSION = 1
+VERSION = 2
 """Raised when the numbers change for the same tables."""
 
 Batch = tuple[str | Path, str | Path, str | Path, str | Path]
 """Paths of the `images`, `masks`, `truth` and `superpixels` table of one batch."""
 
-SIZES = (0, 64, 256, 1024)
-"""Lower limits of the classes of true area, pixels; each ends where the next begins."""
-
 FALLBACKS = ("circle", "pixel")
+WORST = 12
+"""Images on the page."""
 NONE = Window(0, 0, np.zeros((0, 0), bool))
 
 
 @dataclass(frozen=True)
 class Image:
-    """What is known of one image, one entry a point in source order.
+    """What is known of one image; points, true masks and superpixels in source order.
 
     Attributes:
         split: Split.
@@ -46,10 +48,12 @@ class Image:
         width: Pixels.
         points_xy: float64 (N, 2), pixels, as annotated.
         radii_px: float64 (N,), pixels; of a deleted mask the distance to the nearest point, unclamped.
-        masks: N masks, empty where a correction deleted one.
+        masks: Masks of the points that have one, then those without a point.
+        pairs: Mask and point of those that have one.
+        scores: float64, of each mask; NaN where unknown.
         truth: N true masks.
         superpixels: N superpixels.
-        sources: Source of every mask of the table, added ones included.
+        sources: Source of each mask.
         deleted: Points without a mask.
         added: Masks without a point.
     """
@@ -62,6 +66,8 @@ class Image:
     points_xy: np.ndarray
     radii_px: np.ndarray
     masks: list[Window]
+    pairs: list[tuple[int, int]]
+    scores: np.ndarray
     truth: list[Window]
     superpixels: list[Window]
     sources: list[str]
@@ -70,34 +76,62 @@ class Image:
 
 
 def run(
-    batches: Sequence[Batch], root: str | Path, exif: Exif, output: str | Path, settings: str, watershed: bool
+    dataset: str,
+    batches: Sequence[Batch],
+    root: str | Path,
+    exif: Exif,
+    output: str | Path,
+    page: str | Path,
+    settings: str,
+    watershed: bool,
+    shown: Callable[[Iterable[Batch]], Iterator[Batch]] = iter,
 ) -> dict[str, Any]:
-    """Evaluate a data set and write the result as JSON.
+    """Evaluate a data set and write the result as JSON and as a page.
 
     Args:
+        dataset: Its name.
         batches: Tables of every batch.
-        root: Folder that image paths are relative to; read only for the watershed.
+        root: Folder that image paths are relative to; read for the watershed, and for the worst images.
         exif: EXIF policy of the data set.
         output: JSON file to write.
+        page: HTML file to write.
         settings: Canonical JSON of the settings to record.
         watershed: Also compute the marker watershed, which reads the images.
+        shown: Lets the batches pass, as a progress bar does.
 
     Returns:
         What was written; see `Summary.result`.
 
     Raises:
-        DataError: a table is missing or damaged, or a point has no true mask or no superpixel.
+        DataError: a table is missing or damaged, a point has no true mask or no superpixel, or an image cannot be read.
     """
     summary = Summary()
-    for batch in batches:
+    for batch in shown(batches):
         for image in images(batch):
             photo = _reader(root, exif, image) if watershed else None
-            summary.add(image, baselines(image, photo))
+            try:
+                summary.add(image, baselines(image, photo))
+            except ValueError as error:
+                raise DataError(batch[1], f"image {image.split}/{image.image_id}: {error}", _AGAIN) from None
     result = summary.result()
     result["version"] = VERSION
     result["settings"] = json.loads(settings)
+    result["dataset"] = dataset
+    worst = [
+        evaluate_page.Worst(
+            f"{image.split}/{image.image_id}",
+            iou,
+            evaluate_page.thumbnail(_reader(root, exif, image)(), image.masks, image.truth),
+        )
+        for iou, image in summary.worst()
+    ]
+    with files.replacing(page) as temporary:
+        temporary.write_text(evaluate_page.page(result, worst), encoding="utf-8")
     files.write_json(output, result)
     return result
+
+
+_AGAIN = "Delete it and run again."
 
 
 def _reader(root: str | Path, exif: Exif, image: Image) -> Callable[[], np.ndarray]:
@@ -127,6 +161,8 @@ def images(batch: Batch) -> Iterator[Image]:
         for index, point_id in enumerate(ids):
             if point_id in made:
                 radii[index] = made[point_id]["radius_px"]
+        present = [index for index, point_id in enumerate(ids) if point_id in made]
+        own = [made[ids[index]] for index in present] + [mask for i, mask in made.items() if i not in set(ids)]
         yield Image(
             split=row["split"],
             image_id=row["image_id"],
@@ -135,16 +171,18 @@ def images(batch: Batch) -> Iterator[Image]:
             width=row["width"],
             points_xy=points_xy,
             radii_px=radii,
-            masks=[Window.from_columns(made[i]) if i in made else NONE for i in ids],
+            masks=[Window.from_columns(mask) for mask in own],
+            pairs=list(enumerate(present)),
+            scores=np.array([np.nan if mask["score"] is None else mask["score"] for mask in own], np.float64),
             truth=_for_points(batch[2], key, truth.pop(key, []), ids, "true mask"),
             superpixels=_for_points(batch[3], key, superpixels.pop(key, []), ids, "superpixel"),
-            sources=[mask["source"] for mask in made.values()],
-            deleted=len(set(ids) - made.keys()),
-            added=len(made.keys() - set(ids)),
+            sources=[mask["source"] for mask in own],
+            deleted=len(ids) - len(present),
+            added=len(own) - len(present),
         )
     for path, left in zip(paths, (masks, truth, superpixels), strict=True):
         for split, image_id in left:
-            raise DataError(path, f"image {split}/{image_id} is not in {images_path}", "Delete it and run again.")
+            raise DataError(path, f"image {split}/{image_id} is not in {images_path}", _AGAIN)
 
 
 def _for_points(
@@ -153,10 +191,11 @@ def _for_points(
     found = {row["point_id"]: row for row in rows}
     for point_id in ids:
         if point_id not in found:
-            raise DataError(
-                path, f"point {point_id} of image {key[0]}/{key[1]} has no {what}", "Delete it and run again."
-            )
+            raise DataError(path, f"point {point_id} of image {key[0]}/{key[1]} has no {what}", _AGAIN)
     return [Window.from_columns(found[point_id]) for point_id in ids]
+
+
+BASELINES = ("circle", "circle_disjoint", "superpixel", "superpixel_circle", "oracle", "watershed")
 
 
 def baselines(image: Image, photo: Callable[[], np.ndarray] | None = None) -> dict[str, list[Window]]:
@@ -186,72 +225,92 @@ def baselines(image: Image, photo: Callable[[], np.ndarray] | None = None) -> di
 
 @dataclass
 class Summary:
-    """Running totals over the images of a data set."""
+    """Running totals over the images of a data set.
 
-    per_image: list[dict[str, Any]] = field(default_factory=list)
-    ious: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    areas: list[np.ndarray] = field(default_factory=list)
+    Attributes:
+        keys: Split and image id of each image.
+        methods: By name, our masks first, whose name is empty.
+        ious: IoU of each point, image by image.
+        counts: Numbers over all images.
+    """
+
+    keys: list[tuple[str, str]] = field(default_factory=list)
+    methods: dict[str, Collected] = field(default_factory=lambda: {"": Collected()})
+    ious: list[np.ndarray] = field(default_factory=list)
     counts: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("points", "masks", "deleted", "added", "fallback"), 0)
     )
+    _worst: list[tuple[float, int, Image]] = field(default_factory=list)
 
     def add(self, image: Image, others: dict[str, list[Window]]) -> None:
-        """Count one image with its baselines."""
+        """Count one image with its baselines.
+
+        Raises:
+            ValueError: too many of its masks meet.
+        """
+        every = [(k, k) for k in range(len(image.truth))]
         for name, masks in {"": image.masks, **others}.items():
-            self.ious.setdefault(name, []).append(paired_iou(masks, image.truth))
-        self.areas.append(np.array([mask.area for mask in image.truth], np.int64))
+            found = overlaps(masks, image.truth)
+            sums = measures.measure(
+                masks,
+                image.truth,
+                every if name else image.pairs,
+                image.height,
+                image.width,
+                true_xy=image.points_xy,
+                found=found,
+            )
+            self.methods.setdefault(name, Collected()).add(sums, found, None if name else image.scores)
+        by_point = [NONE] * len(image.truth)
+        for mask, point in image.pairs:
+            by_point[point] = image.masks[mask]
+        self.ious.append(paired_iou(by_point, image.truth))
         self.counts["points"] += len(image.truth)
-        self.counts["masks"] += len(image.sources)
+        self.counts["masks"] += len(image.masks)
         self.counts["deleted"] += image.deleted
         self.counts["added"] += image.added
         self.counts["fallback"] += sum(source in FALLBACKS for source in image.sources)
-        self.per_image.append(
-            {
-                "split": image.split,
-                "image_id": image.image_id,
-                "points": len(image.truth),
-                "mean_iou": _mean(self.ious[""][-1]),
-            }
-        )
+        self.keys.append((image.split, image.image_id))
+        if len(self.ious[-1]):
+            # The counter ends every comparison before the image; of equal images the first is kept.
+            heapq.heappush(self._worst, (-float(self.ious[-1].mean()), -len(self.keys), image))
+            if len(self._worst) > WORST:
+                heapq.heappop(self._worst)
+
+    def worst(self) -> list[tuple[float, Image]]:
+        """Mean IoU and image of those with the lowest one, lowest first."""
+        return [(-iou, image) for iou, _, image in sorted(self._worst, key=lambda one: one[:2], reverse=True)]
 
     def result(self) -> dict[str, Any]:
         """The evaluation as plain values; a mean over nothing is null.
 
         `images`, `points`, `masks` (rows of the masks tables), `deleted`, `added`; `mean_iou` (a deleted mask counts
         0, an added one is left out), `median_iou`, `share_iou_50` (IoU of at least 0.5); `fallback_share` (of all
-        masks, those that are the circle or a single pixel); `mean_iou_*` of each baseline; `by_size` (true area,
-        pixels) and `per_image`.
+        masks, those that are the circle or a single pixel); `mean_iou_*` of each baseline; `measures`, `intervals`,
+        `by_size`, `by_density`, `bootstrap` (`figures.Collected.figures`; all masks count there, added ones too);
+        `baselines` (`figures.against`, each with a mask for every point) and `per_image`.
         """
-        pooled = {name: np.concatenate(parts) for name, parts in self.ious.items()}
-        iou = pooled.pop("", np.zeros(0))
-        area = np.concatenate([np.zeros(0, np.int64), *self.areas])
+        ours = self.methods[""]
+        iou = np.concatenate([np.zeros(0), *self.ious])
         made = self.counts["masks"]
+        figured = ours.figures()
         found: dict[str, Any] = {
-            "images": len(self.per_image),
+            "images": len(self.keys),
             **{name: self.counts[name] for name in ("points", "masks", "deleted", "added")},
-            "mean_iou": _mean(iou),
-            "median_iou": round(float(np.median(iou)), 6) if iou.size else None,
-            "share_iou_50": _mean(iou >= 0.5),
-            "fallback_share": round(self.counts["fallback"] / made, 6) if made else None,
+            "mean_iou": figured["measures"]["mean_iou"],
+            "median_iou": rounded(float(np.median(iou))) if iou.size else None,
+            "share_iou_50": figured["measures"]["share_iou_50"],
+            "fallback_share": rounded(self.counts["fallback"] / made) if made else None,
+            **figured,
         }
-        for name in ("circle", "circle_disjoint", "superpixel", "superpixel_circle", "oracle"):
-            found[f"mean_iou_{name}"] = _mean(pooled.get(name, np.zeros(0)))
-        if "watershed" in pooled:
-            found["mean_iou_watershed"] = _mean(pooled["watershed"])
-        found["by_size"] = []
-        for low, high in zip(SIZES, (*SIZES[1:], None), strict=True):
-            here = (area >= low) & (area < high if high is not None else True)
-            found["by_size"].append(
-                {
-                    "area_from_px": low,
-                    "area_below_px": high,
-                    "count": int(np.count_nonzero(here)),
-                    "mean_iou": _mean(iou[here]),
-                }
-            )
-        found["per_image"] = self.per_image
+        others = {name: method for name, method in self.methods.items() if name}
+        found["baselines"] = {name: figures.against(ours, method) for name, method in others.items()}
+        for name in BASELINES:
+            if name in others or name != "watershed":
+                figure = found["baselines"].get(name)
+                found[f"mean_iou_{name}"] = figure and figure["measures"]["mean_iou"]
+        found["per_image"] = [
+            {"split": split, "image_id": image_id, "points": len(values), **figures.of_image(row)}
+            for (split, image_id), values, row in zip(self.keys, self.ious, ours.rows, strict=True)
+        ]
         return found
-
-
-def _mean(values: np.ndarray) -> float | None:
-    return round(float(np.mean(values)), 6) if values.size else None

@@ -196,17 +196,18 @@ def _shape(file: File, where: str, entry: dict[str, Any], height: int, width: in
             raise ValueError("a segmentation is neither run lengths nor a list of outlines")
     except ValueError as error:
         raise DataError(file.name, f"{where}: {error}", _WAY_OUT) from None
-    return Shape(where, readings, isinstance(drawn, dict), _point_id(entry), _point(entry.get("point")))
+    return Shape(where, readings, isinstance(drawn, dict), id_of(entry), point_of(entry.get("point")))
 
 
-def _point_id(entry: dict[str, Any]) -> int | None:
+def id_of(entry: dict[str, Any]) -> int | None:
     """The head's id; where the attribute is there it counts, whatever it says, for it is what a person may change."""
     attributes = entry.get("attributes")
     holder = attributes if isinstance(attributes, dict) and POINT_ID in attributes else entry
     return c.point_id(holder.get(POINT_ID))
 
 
-def _point(value: Any) -> tuple[float, float] | None:
+def point_of(value: Any) -> tuple[float, float] | None:
+    """Head point (x, y), pixels, from the key `point` of an annotation; None for anything else."""
     if not isinstance(value, list) or len(value) != 2 or not all(type(number) in (int, float) for number in value):
         return None
     if not all(-MAX_COORDINATE <= number <= MAX_COORDINATE for number in value):

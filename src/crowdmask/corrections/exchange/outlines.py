@@ -125,7 +125,7 @@ def readings(
             thin = [mask for part, mask in zip(moved, drawn, strict=True) if _is_thin(part)]
             odd.append(_unite([whole, *thin], budget))
     found: list[Window] = []
-    for window in (*united, *odd, _as_pycocotools(parts, height, width, budget)):
+    for window in (*united, *odd, as_pycocotools(parts, height, width, budget)):
         if window.mask.size and not any(_same(window, known) for known in found):
             found.append(window)
     budget.keep(sum(window.mask.size for window in found))
@@ -243,14 +243,29 @@ def _unite(windows: Sequence[Window], budget: Budget) -> Window:
     return Window(left, top, mask)
 
 
-def _as_pycocotools(parts: Sequence[Ring], height: int, width: int, budget: Budget) -> Window:
-    """Rings as pycocotools draws them, united; empty where it draws nothing, or too long a line."""
+def length(parts: Sequence[Ring]) -> float:
+    """Of the rings' lines, in steps along the longer axis, pixels; of rings with an inside."""
+    return sum(float(np.abs(np.roll(part, -1, axis=0) - part).max(axis=1).sum()) for part in parts if len(part) > 2)
+
+
+def as_pycocotools(parts: Sequence[Ring], height: int, width: int, budget: Budget) -> Window:
+    """Rings as pycocotools draws them, united; empty where it draws nothing, or too long a line (`MAX_TRACED`).
+
+    Args:
+        parts: Rings within the bounds of `check`.
+        height: Of the picture, pixels.
+        width: Of the picture, pixels.
+        budget: What the picture's shapes may cost.
+
+    Raises:
+        ValueError: too costly.
+    """
     parts = [part for part in parts if len(part) > 2]
-    length = sum(float(np.abs(np.roll(part, -1, axis=0) - part).max(axis=1).sum()) for part in parts)
-    if not parts or length > MAX_TRACED:
+    traced = length(parts)
+    if not parts or traced > MAX_TRACED:
         return _EMPTY
     # On the whole picture, because its rounding depends on the distance to the corner; only run lengths are made.
-    budget.draw(_CROSSING * length)
+    budget.draw(_CROSSING * traced)
     drawn = coco.merge(coco.frPyObjects([part.ravel().tolist() for part in parts], height, width))
     if not coco.area(drawn):
         return _EMPTY
