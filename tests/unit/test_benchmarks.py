@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from benchmarks import child, crowd_tables, decode, floors, host, inputs, measures, report, run
+from benchmarks import crowd_tables, decode, floors, host, inputs, measures, report, run
 from benchmarks.cases import CASES, Case, choose
 from torch.utils.flop_counter import FlopCounterMode
 
