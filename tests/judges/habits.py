@@ -2,19 +2,22 @@
 
 Runs in an environment of its own (`make judges`), with nothing of this project:
 
-    python habits.py HABIT EXPORT_FOLDER OUTPUT_FOLDER PLAN.json
+    python habits.py JOBS.json
 
-The plan has, by picture name: `size` [height, width], `replace` {point_id: counts}, `delete` [point_id], `add`
-[counts]; counts are COCO compressed run lengths of the picture. With `strip` all ids are taken away.
+Each job has `habit`, `folder` (the export), `out` (made here) and `plan`. The plan has, by picture name: `size`
+[height, width], `replace` {point_id: counts}, `delete` [point_id], `add` [counts]; counts are COCO compressed run
+lengths of the picture. With `strip` all ids are taken away.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import random
 import shutil
 import sys
+import traceback
 import urllib.parse
 from pathlib import Path
 
@@ -234,14 +237,24 @@ def label_map(folder: Path, out: Path, plan: dict) -> None:
         Image.fromarray(saved).save(out / "SegmentationMap" / path.name)
 
 
-def main() -> None:
-    habit, folder, out, plan = (
-        sys.argv[1],
-        Path(sys.argv[2]),
-        Path(sys.argv[3]),
-        json.loads(Path(sys.argv[4]).read_text()),
-    )
-    out.mkdir(parents=True)
+def faster_coco_eval(path: Path, out: Path) -> None:
+    """faster-coco-eval's own reading of a COCO file: a hash of each mask's pixels."""
+    from faster_coco_eval import COCO
+
+    loaded = COCO(str(path))
+    found = {}
+    for entry in loaded.loadAnns(loaded.getAnnIds()):
+        mask = np.asarray(loaded.annToMask(entry))
+        name = loaded.imgs[entry["image_id"]]["file_name"]
+        key = f"{name} {entry['point_id']}"
+        assert key not in found, key
+        pixels = np.packbits(mask.astype(bool)).tobytes()
+        found[key] = [*mask.shape, int(np.count_nonzero(mask)), hashlib.sha256(pixels).hexdigest()]
+    (out / "result.json").write_text(json.dumps(found))
+
+
+def run(habit: str, folder: Path, out: Path, plan: dict) -> None:
+    """One export through one habit."""
     tool, _, how = habit.partition(":")
     if tool == "datumaro-coco":
         through_datumaro("coco_instances", how, folder, out, plan)
@@ -255,8 +268,22 @@ def main() -> None:
         labelme(how, folder, out, plan)
     elif tool == "label-studio":
         label_studio(folder, out, plan)
+    elif tool == "faster-coco-eval":
+        faster_coco_eval(folder, out)
     else:
+        assert tool == "label-map", tool
         label_map(folder, out, plan)
+
+
+def main() -> None:
+    """All jobs; what one says when it fails is in its output folder, the others go on."""
+    for job in json.loads(Path(sys.argv[1]).read_text()):
+        out = Path(job["out"])
+        out.mkdir(parents=True)
+        try:
+            run(job["habit"], Path(job["folder"]), out, job["plan"])
+        except Exception:
+            (out / "error.txt").write_text(traceback.format_exc())
 
 
 if __name__ == "__main__":

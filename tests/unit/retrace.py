@@ -27,6 +27,12 @@ def by_cv2_fully(mask: np.ndarray) -> list[Ring]:
     return by_cv2(mask, 0.0)
 
 
+def by_chains(mask: np.ndarray) -> list[Ring]:
+    """Outer lines through Teh and Chin's dominant points, as datumaro takes them: no bound on what they cut off."""
+    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_TC89_KCOS)
+    return [line.reshape(-1, 2).astype(float) for line in found if len(line) >= 3]
+
+
 def by_skimage(mask: np.ndarray, tolerance: float = 1.0) -> list[Ring]:
     """Lines half-way between mask and background, those of holes as rings of their own; diagonal pixels are apart."""
     rings = []
@@ -86,6 +92,7 @@ Tracer = Callable[[np.ndarray], list[Ring]]
 TRACERS: dict[str, Tracer] = {
     "cv2": by_cv2,
     "cv2, every point": by_cv2_fully,
+    "cv2, chains": by_chains,
     "skimage": by_skimage,
     "skimage, every point": by_skimage_fully,
     "edges": by_edges,

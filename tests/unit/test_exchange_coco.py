@@ -167,6 +167,14 @@ def test_a_mask_without_pixels_is_a_shape_of_size_0(counts):
     assert [window.mask.shape for window in shape.readings] == [(0, 0)]
 
 
+@pytest.mark.parametrize(("box", "area"), [([3, 4, 0, 0], 1), ([3, 4, 5.0, 0.0], 6.0), ([3, 4, 5, 5], 6)])
+def test_a_line_of_pixels_that_became_no_polygon_is_a_shape_of_size_0(box, area):
+    """As supervision writes a pixel, a row of six and a diagonal of six: the box from pixel centre to pixel centre."""
+    (shape,) = back({"segmentation": [], "bbox": box, "area": area, "point_id": 7}).shapes
+    assert [window.mask.shape for window in shape.readings] == [(0, 0)]
+    assert shape.point_id == 7 and not shape.exact
+
+
 def test_outlines_have_0_at_the_corner_of_the_first_pixel_as_pycocotools_has_it():
     theirs = judge.decode(judge.frPyObjects([RING], H, W))[:, :, 0].astype(bool)
     np.testing.assert_array_equal(theirs, SQUARE)

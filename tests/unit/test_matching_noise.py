@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from retrace import TRACERS, exact, retrace
 
 from crowdmask.corrections.exchange.base import Shape
-from crowdmask.corrections.likeness import inner_point, iou
+from crowdmask.corrections.likeness import Noise, inner_point, iou
 from crowdmask.corrections.matching import Known, match
 from crowdmask.masks.rle import Window
 
@@ -178,3 +178,26 @@ def test_every_size_and_form_survives_tracing(tool, split, ids):
             assert shapes or window.area < 25 or min(window.mask.shape) <= 2
             kept += bool(shapes)
     assert kept > len(forms)
+
+
+def test_chains_of_ragged_masks_are_known_and_nothing_else_is():
+    """Teh-Chin chains cut off claws and fill bays by more than the tolerance; edits are found all the same."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:100, :100] - 50
+    beyond = 0
+    for _ in range(60):
+        wavy = cv2.GaussianBlur(rng.normal(size=(100, 100)), (0, 0), 2.0)
+        _, labels = cv2.connectedComponents((np.hypot(x, y) + 6 * wavy / wavy.std() <= 28).astype(np.uint8))
+        window = Window(4, 7, labels == labels[50, 50]).tight()
+        noise, without = Noise(window, 1.0), Noise(window, 1.0)
+        vars(without)["chains"] = frozenset()
+        (shape,) = retrace(window, 120, 120, TRACERS["cv2, chains"])
+        assert noise.best(shape.readings) is not None
+        beyond += without.best(shape.readings) is None
+        bitten = window.mask.copy()
+        bitten[: bitten.shape[0] // 2, : bitten.shape[1] // 3] = False
+        for edited in (Window(window.x0 + 3, window.y0, window.mask), Window(window.x0, window.y0, bitten).tight()):
+            assert noise.best([edited]) is None
+            (other, *_) = retrace(edited, 120, 120, TRACERS["cv2, chains"])
+            assert noise.best(other.readings) is None
+    assert beyond > 15

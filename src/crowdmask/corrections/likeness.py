@@ -5,6 +5,10 @@ Measured here: cv2.findContours with approxPolyDP of 1 pixel, skimage's find_con
 pixel (as datumaro does), both with every point, and lines along the pixels' edges, on 1,069 drawn blobs of radius 0.5
 to 30. All stayed between the mask shrunk and grown by a pixel; at most 0.18 of the ring around a mask was filled and at
 most 0.62 of its border lost, and the overlap was 0.43 at least (in masks of some 5 pixels).
+
+No such bound holds for OpenCV's Teh-Chin chains (Teh and Chin 1989, as datumaro and CVAT's converter use them): their
+corners lie on the border, but the lines between them may cut off any curve. They depend on nothing but the mask,
+though, so they are drawn again and compared pixel by pixel (`Noise.chains`).
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from crowdmask.corrections.exchange import outlines
 from crowdmask.masks.rle import Window
 
 LEAST_IOU = 0.4
@@ -36,11 +41,14 @@ MAX_PAIRS = 500_000
 """Most pairs of a mask and a shape whose windows touch: bounds the time."""
 EMPTY = Window(0, 0, np.zeros((0, 0), bool))
 
+Key = tuple[int, int, int, bytes]
+"""Place, width and bits of a tight window."""
+
 Difference = tuple[int, bool]
 """Pixels that differ within tracing noise, and whether a hole of the mask is among what was not compared."""
 
 
-def key(window: Window) -> tuple[int, int, int, bytes]:
+def key(window: Window) -> Key:
     """The same for equal masks, and for no others; of a tight window."""
     return window.x0, window.y0, window.mask.shape[1], np.packbits(window.mask).tobytes()
 
@@ -149,6 +157,22 @@ class Noise:
         return Window(self.window.x0 - self._margin, self.window.y0 - self._margin, self._dilate(self.filled) > 0)
 
     @cached_property
+    def chains(self) -> frozenset[Key]:
+        """Keys of the mask as OpenCV's two Teh-Chin chains outline it; fewer than 3 corners are no outline."""
+        found = set()
+        for way in (cv2.CHAIN_APPROX_TC89_KCOS, cv2.CHAIN_APPROX_TC89_L1):
+            lines, _ = cv2.findContours(self.solid, cv2.RETR_EXTERNAL, way)
+            rings = [line.reshape(-1, 2) for line in lines if len(line) >= 3]
+            height, width = self.solid.shape
+            try:
+                drawn = outlines.readings(rings, height, width, corner=False)[0]
+            except ValueError:  # more than would be read from a file
+                continue
+            if drawn.mask.size:
+                found.add(key(self._placed(drawn.full(height, width))))
+        return frozenset(found)
+
+    @cached_property
     def _ring(self) -> tuple[np.ndarray, int]:
         """The shrunk mask, and the number of the other pixels."""
         inside = cv2.erode(self.solid, self._reach) if self._margin else self.solid
@@ -171,7 +195,8 @@ class Noise:
 
         It is the same up to noise when it lies between the mask shrunk and grown by the tolerance (3 x 3 pixels for 1
         pixel), keeps `LEAST_IOU` with it, fills no more than `MOST_GROWN` of the ring around it, and loses no more than
-        `MOST_SHRUNK` of its border. An outline cannot carry a hole, so the mask without holes will do as well.
+        `MOST_SHRUNK` of its border. An outline cannot carry a hole, so the mask without holes will do as well. So will
+        any of its `chains`, pixel by pixel.
 
         What cannot be told from noise, and is taken for it: an edit that moves parts of the border by at most the
         tolerance; of a mask without a square of 3 x 3 pixels any edit within its neighbour pixels that keeps the
@@ -191,6 +216,16 @@ class Noise:
         if self._margin == 0:
             return (0, False) if key(reading) == key(self.window) else None
         mask = reading.cut(x0, y0, w, h)
+        found = self._moved(mask)
+        if found is None:
+            whole = self.filled > 0
+            alike = np.count_nonzero(mask & whole) >= LEAST_IOU * np.count_nonzero(mask | whole)  # spares the drawing
+            if alike and key(reading) in self.chains:
+                found = int(np.count_nonzero(mask != whole)), bool(self.holes)
+        return found
+
+    def _moved(self, mask: np.ndarray) -> Difference | None:
+        """The difference of a mask, (h, w) as `solid`, that lies between this one shrunk and grown."""
         inside, border = self._ring
         kept = int(np.count_nonzero(mask & inside))
         if kept < np.count_nonzero(inside):

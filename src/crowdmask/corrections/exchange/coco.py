@@ -112,7 +112,8 @@ def read(file: File) -> Iterator[Picture]:
 
     Segmentations may be rings, compressed or uncompressed run lengths, with `iscrowd` 0 or 1; images and annotations in
     any order; further keys are passed over. `point` (pixels of the picture, centres at integers), our own key, is the
-    head point where it came back. Several rings of one annotation are its fragments; see `outlines.readings`.
+    head point where it came back. Several rings of one annotation are its fragments; see `outlines.readings`. A line of
+    pixels that a tool could not write as a polygon is a shape without a pixel.
 
     Raises:
         DataError: not such a file; with the annotation: an unknown or faulty image, a box without mask, run lengths or
@@ -170,6 +171,9 @@ def _images(file: File, entries: list[Any]) -> dict[int, tuple[str, int, int]]:
 
 def _shape(file: File, where: str, entry: dict[str, Any], height: int, width: int, budget: Budget) -> Shape:
     drawn = entry.get("segmentation")
+    if _is_lost_line(entry):
+        nothing = outlines.readings([], height, width, corner=True)
+        return Shape(where, nothing, False, _point_id(entry), _point(entry.get("point")))
     if not drawn:
         fix = "Turn the boxes into masks or polygons in the tool, or delete them there; then export again."
         raise DataError(file.name, f"{where} has no mask, at most a box", fix)
@@ -197,6 +201,21 @@ def _shape(file: File, where: str, entry: dict[str, Any], height: int, width: in
     except ValueError as error:
         raise DataError(file.name, f"{where}: {error}", _WAY_OUT) from None
     return Shape(where, readings, isinstance(drawn, dict), id_of(entry), point_of(entry.get("point")))
+
+
+def _is_lost_line(entry: dict[str, Any]) -> bool:
+    """Whether a tool of polygons had a mask of a single line of pixels here: an empty list of rings is left of it.
+
+    Such a mask has no more pixels than its longer side, which tools give as the distance of its outermost pixels. A box
+    that a person drew has the area of a box.
+    """
+    box = entry.get("bbox")
+    if entry.get("segmentation") != [] or not isinstance(box, list) or len(box) != 4:
+        return False
+    area, _, _, width, height = numbers = [entry.get("area"), *box]
+    if not all(type(number) in (int, float) for number in numbers):
+        return False
+    return bool(0 < area <= max(width, height) + 1 and min(width, height) >= 0)
 
 
 def id_of(entry: dict[str, Any]) -> int | None:
