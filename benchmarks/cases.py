@@ -13,6 +13,8 @@ BASELINES = {
     "decode": SAM_BASELINE,
     "image": SAM_BASELINE,
     "measures": "full frames, one product, scipy's linear_sum_assignment",
+    "export": "row by row: each mask decoded, encoded on its image, json.dumps",
+    "read": "pycocotools COCO(path) and annToMask",
 }
 """What the kinds are compared with."""
 
@@ -24,10 +26,11 @@ class Case:
     Attributes:
         name: Of the benchmark and of its result file.
         kind: decode = prompts to masks on one embedding; image = a whole image; memory = the stage from files, for its
-            peak; where = the stage from files, by part; measures = masks against true masks, no model.
+            peak; where = the stage from files, by part; measures = masks against true masks; export = tables to COCO;
+            read = COCO to masks.
         about: One line for `--list`.
-        model: small (shipped weights) or vit_b (seeded random weights).
-        prompts: Head points; of `measures` masks on each side.
+        model: small (shipped weights) or vit_b (seeded random weights); none for export and read.
+        prompts: Head points, or masks; of `measures` masks on each side.
         height: Of the image, pixels.
         width: Of the image, pixels.
         tiles: Mode of the tiles.
@@ -37,14 +40,16 @@ class Case:
         host: Never on a GPU.
         bound_mb: Largest peak above the model's own.
         least_ratio: Smallest ratio of the baseline's seconds to ours.
+        least_per_s: Fewest prompts, or masks, a second; of export and read a second of the processor.
         most_s: Most seconds.
+        images: Of the made-up data set.
         long: Only with `--all` or by name.
     """
 
     name: str
-    kind: Literal["decode", "image", "memory", "where", "measures"]
+    kind: Literal["decode", "image", "memory", "where", "measures", "export", "read"]
     about: str
-    model: Literal["small", "vit_b"]
+    model: Literal["small", "vit_b", "none"]
     prompts: int
     height: int = 768
     width: int = 1024
@@ -55,7 +60,9 @@ class Case:
     host: bool = False
     bound_mb: float | None = None
     least_ratio: float | None = None
+    least_per_s: float | None = None
     most_s: float | None = None
+    images: int = 1
     long: bool = False
 
     def as_dict(self) -> dict[str, Any]:
@@ -65,7 +72,16 @@ class Case:
     def quick(self) -> Case:
         """The same on few prompts, to see that it runs."""
         few = min(self.prompts, 32)
-        return replace(self, prompts=few, baseline=min(self.baseline, few), repeats=1, least_ratio=None, most_s=None)
+        return replace(
+            self,
+            prompts=few,
+            baseline=min(self.baseline, few),
+            images=min(self.images, 4),
+            repeats=1,
+            least_ratio=None,
+            least_per_s=None,
+            most_s=None,
+        )
 
 
 def _decode(model: Literal["small", "vit_b"], prompts: int, least_ratio: float | None = None) -> Case:
@@ -148,6 +164,14 @@ CASES = [
     Case(
         "where_vit_b", "where", "parts of a rendered crowd of 500 in one tile, vit_b, file to file", "vit_b",
         500, repeats=1,
+    ),
+    Case(
+        "export_nwpu", "export", "2,133,375 masks of 5,109 images, tables to one COCO file", "none", 2_133_375,
+        baseline=60_000, threads=1, host=True, bound_mb=500, least_per_s=20_000, images=5_109,
+    ),
+    Case(
+        "read_nwpu", "read", "that COCO file (0.8 GB) to masks; pycocotools needs several GB for it", "none", 2_133_375,
+        repeats=1, baseline=2_133_375, threads=1, host=True, bound_mb=500, images=5_109, long=True,
     ),
     _measures(500, 400, 400, baseline=500, least_ratio=4.0),
     _measures(5000, 1100, 1500, most_s=1.0),

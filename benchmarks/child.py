@@ -8,15 +8,13 @@ from __future__ import annotations
 import gc
 import json
 import os
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
 import torch
 
-from benchmarks import decode, image, inputs, measure, measures, where
+from benchmarks import decode, host, image, inputs, measure, measures, where
 from benchmarks.cases import Case
 
 WORK: dict[tuple[str, str], Any] = {
@@ -49,21 +47,10 @@ def main(text: str) -> None:
 def _serve(case: Case, asked: dict[str, Any], folder: Path, device: torch.device, answers: TextIO) -> None:
     sam = inputs.model(case.model, device)
     gc.collect()
-    own_mb = measure.start_peak()
+    own_mb = host.start_peak()
     measure.reset_device_peak(device)
     work = WORK[case.kind, asked["who"]](case, sam, asked["precision"], folder)
-    for line in sys.stdin:
-        command = line.strip()
-        answer: dict[str, Any] = {}
-        if command == "warm":
-            work.warm()
-        elif command == "run":
-            answer = work.run()
-        elif command == "end":
-            answer = _end(case, asked, folder, device, work, own_mb)
-        print(json.dumps(answer), file=answers, flush=True)
-        if command == "end":
-            return
+    host.serve(work, lambda: _end(case, asked, folder, device, work, own_mb), answers)
 
 
 def _end(
@@ -71,11 +58,11 @@ def _end(
 ) -> dict[str, Any]:
     # The peak first: what follows takes memory, too.
     found: dict[str, Any] = {
-        "peak_mb": measure.peak_mb() - own_mb,
+        "peak_mb": host.peak_mb() - own_mb,
         "model_mb": own_mb,
         "device_peak_mb": measure.device_peak_mb(device),
     }
-    save_masks(folder / asked["masks"], work.masks())
+    host.save_masks(folder / asked["masks"], work.masks())
     found["facts"] = work.facts()
     found["torch"] = torch.__version__
     found["threads"] = torch.get_num_threads()
@@ -86,10 +73,3 @@ def _end(
         del work
         found |= measure.speed(device)
     return found
-
-
-def save_masks(path: Path, masks: list[np.ndarray]) -> None:
-    """Masks of any sizes in one file."""
-    flat = [mask.ravel() for mask in masks]
-    bits = np.packbits(np.concatenate(flat)) if flat else np.zeros(0, np.uint8)
-    np.savez(path, sizes=np.array([mask.size for mask in masks], np.int64), bits=bits)

@@ -1,53 +1,15 @@
-"""Clocks, memory and the machine, as seen from one process."""
+"""Clocks and the speed of the machine, as seen from one process."""
 
 from __future__ import annotations
 
-import os
-import platform
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 
-_STATUS = Path("/proc/self/status")
-_RESET = Path("/proc/self/clear_refs")
-
-
-def _status_mb(field: str) -> float | None:
-    """A field of the kernel's status file, MB; None where there is no such file."""
-    try:
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith(f"{field}:"):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
-    return None
-
-
-def peak_mb() -> float:
-    """Largest resident memory of this process so far, MB (2^20 bytes).
-
-    From /proc where there is one: `ru_maxrss` of a new process on Linux begins with its parent's.
-    """
-    found = _status_mb("VmHWM")
-    if found is not None:
-        return found
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest / 2**20 if sys.platform == "darwin" else largest / 2**10
-
-
-def start_peak() -> float:
-    """Forget the peak so far where the system can, and return what counts as the model's own, MB."""
-    try:
-        _RESET.write_text("5")
-    except OSError:
-        return peak_mb()
-    return _status_mb("VmRSS") or peak_mb()
+from benchmarks import host
 
 
 def device(wanted: str) -> torch.device:
@@ -138,20 +100,4 @@ def speed(device: torch.device, threads: int | None = None) -> dict[str, float]:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What the machine is: processor, its cores, memory and GPU."""
-    name = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
-    except OSError:
-        pass
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "cpu": name,
-        "cores": os.cpu_count(),
-        "memory_gb": round(memory, 1),
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "system": platform.system(),
-        "python": platform.python_version(),
-    }
+    return host.machine(torch.cuda.get_device_name(device) if device.type == "cuda" else None)

@@ -44,6 +44,9 @@ def missed(record: Record) -> list[str]:
     least = record["least_ratio"]
     if least is not None and record["ratio"] is not None and record["ratio"] < least:
         out.append(f"{record['name']}: {record['ratio']:.2f} times the baseline's speed, wanted {least:g}")
+    fewest = record.get("least_per_s")
+    if fewest is not None and record["per_s"] < fewest:
+        out.append(f"{record['name']}: {record['per_s']:.0f} a second, wanted {fewest:g}")
     if record.get("most_s") is not None and record["ours_s"] > record["most_s"]:
         out.append(f"{record['name']}: {_seconds(record['ours_s'])}, wanted {_seconds(record['most_s'])}")
     return out
@@ -146,6 +149,23 @@ def _memory(records: list[Record]) -> str:
     return _table(head, rows)
 
 
+def _export(records: list[Record]) -> str:
+    rows = []
+    for r in records:
+        bound = "" if r["bound_mb"] is None else f"{_mb(r['bound_mb'])}{'' if r['within'] else ' (missed)'}"
+        sizes = [f"{r['prompts']:,}", f"{r['facts']['images']:,}", _mb(r["facts"]["bytes"] / 2**20)]
+        times = [_seconds(r["ours_s"]), f"{r['per_s']:,.0f}"]
+        scaled = "*" if "baseline_note" in r else ""
+        theirs = _seconds(r["baseline_s"]) + scaled
+        sides = r["ours_parts_s"], r["baseline_parts_s"]
+        busy = " / ".join(_seconds(side["cpu_s"]) for side in sides) + scaled
+        opened = " / ".join(_seconds(side["open_s"]) for side in sides) if "open_s" in sides[0] else ""
+        peaks = f"{_mb(r['peak_mb'])} / {_mb(r['baseline_peak_mb'])}"
+        rows.append([_name(r), *sizes, *times, theirs, f"{r['ratio']:.1f}", busy, opened, peaks, bound])
+    head = ["benchmark", "masks", "images", "file, MB", "ours", "masks/s of a core", "baseline", "ratio", "CPU time"]
+    return _table([*head, "opening alone", "whole process, MB", "bound, MB"], rows)
+
+
 def _measures(records: list[Record]) -> str:
     head = ["benchmark", "image", "ours", "dense", "ratio", "MB ours / dense", "assigned", "other pairs than dense"]
     rows = []
@@ -175,17 +195,21 @@ def _where(records: list[Record]) -> str:
     return _table(["part", *(_name(r) for r in records)], rows)
 
 
+def _notes(records: list[Record]) -> list[str]:
+    return sorted({f"\\* {r['baseline_note']}." for r in records if "baseline_note" in r})
+
+
 def markdown(records: list[Record]) -> str:
     """All tables of the records."""
     if not records:
         return "No results: run `make benchmark`."
-    kinds = ("decode", "image", "memory", "where", "measures")
+    kinds = ("decode", "image", "memory", "where", "measures", "export", "read")
     of = {kind: [r for r in records if r["kind"] == kind] for kind in kinds}
     parts = [_machine(records)]
     speed = [r for r in of["decode"] + of["image"] if r["ratio"] is not None]
     if speed:
         parts += ["**Speed**", _speed(speed)]
-        parts += sorted({f"\\* {r['baseline_note']}." for r in speed if "baseline_note" in r})
+        parts += _notes(speed)
     for title, found, table in (
         ("Floors", [r for r in of["decode"] if r["floor_s"] is not None], _floors),
         ("Memory", of["memory"], _memory),
@@ -194,6 +218,9 @@ def markdown(records: list[Record]) -> str:
     ):
         if found:
             parts += [f"**{title}**", table(found)]
+    exports = of["export"] + of["read"]
+    if exports:
+        parts += ["**Export**", _export(exports), *_notes(exports)]
     lower = [r for r in records if "against_fp32" in r]
     if lower:
         head = ["benchmark", "pixels that differ from fp32", "mean IoU with fp32"]
@@ -210,7 +237,8 @@ def _machine(records: list[Record]) -> str:
     for r in records:
         m = r["machine"]
         where = m["gpu"] or f"{m['cpu']}, {m['cores']} cores"
-        kinds.setdefault(f"{where}, {m['memory_gb']:g} GB, {m['system']}, torch {r['torch']}", []).append(r)
+        torch = f", torch {r['torch']}" if r["torch"] else ""
+        kinds.setdefault(f"{where}, {m['memory_gb']:g} GB, {m['system']}{torch}", []).append(r)
     lines = []
     for kind, found in kinds.items():
         dates = sorted({r["date"][:10] for r in found})

@@ -176,7 +176,7 @@ def _record(
         "model": case.model,
         "image_hw": [case.height, case.width],
         "prompts": case.prompts,
-        "unit": f"seconds for {case.prompts} {'masks' if case.kind == 'measures' else 'prompts'}",
+        "unit": f"seconds for {case.prompts} {_unit(case)}",
         "ours_s": round(seconds, 5),
         "ours_parts_s": _parts(runs),
         "ours_runs_s": [round(_seconds([run]), 5) for run in runs],
@@ -184,6 +184,8 @@ def _record(
         "baseline_s": None,
         "ratio": None,
         "least_ratio": case.least_ratio,
+        "per_s": round(case.prompts / _parts(runs).get("cpu_s", seconds), 1),
+        "least_per_s": case.least_per_s,
         "most_s": case.most_s,
         "peak_mb": round(end["peak_mb"], 1),
         "baseline_peak_mb": None,
@@ -212,6 +214,10 @@ def _record(
     return record
 
 
+def _unit(case: Case) -> str:
+    return "masks" if case.kind in ("measures", "export", "read") else "prompts"
+
+
 def _add_baseline(record: dict[str, Any], case: Case, runs: list[dict[str, float]], end: dict[str, Any]) -> None:
     seconds = _seconds(runs)
     record["baseline"] = BASELINES[case.kind]
@@ -222,8 +228,9 @@ def _add_baseline(record: dict[str, Any], case: Case, runs: list[dict[str, float
     record["baseline_device_peak_mb"] = end["device_peak_mb"]
     record["ratio"] = round(seconds / record["ours_s"], 2)
     if case.baseline < case.prompts:
+        times = case.prompts / case.baseline
         record["baseline_note"] = (
-            f"measured on the first {case.baseline} prompts, seconds multiplied by {case.prompts / case.baseline:g}"
+            f"measured on the first {case.baseline} {_unit(case)}, seconds multiplied by {times:.6g}"
         )
 
 
@@ -252,6 +259,12 @@ def main(argv: list[str] | None = None, cases: list[Case] = CASES) -> int:
     """
     options = _arguments(argv)
     if options.child:
+        # Exports run without torch, whose memory is not theirs.
+        if json.loads(options.child)["case"]["kind"] in ("export", "read"):
+            from benchmarks import export
+
+            export.main(options.child)
+            return 0
         from benchmarks import child
 
         child.main(options.child)

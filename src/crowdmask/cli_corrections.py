@@ -8,11 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from crowdmask import cli_history, cli_import, cli_people, tables
+from crowdmask import cli_history, cli_people
 from crowdmask.cli_people import config_option, known, verb
 from crowdmask.corrections.exchange import tools
-from crowdmask.datasets import reader_for
-from crowdmask.datasets.base import batch_holding, batches_of
 from crowdmask.errors import CrowdmaskError, DataError, SettingsError
 
 
@@ -41,7 +39,33 @@ def _add_import(kinds: Any) -> None:
         "crowdmask corrections import demo annotations.xml --author ada --dry-run\n"
         "  crowdmask corrections import demo export.zip --conflicts newest",
     )
-    cli_import.add_options(made)
+    made.add_argument("name", help="data set")
+    made.add_argument("files", nargs="+", type=Path, metavar="FILE", help="files, folders or zips from the tool")
+    made.add_argument("--author", help="who drew (default: what the file says, else your account)")
+    made.add_argument("--time", help="when, ISO 8601 (default: what the file says, else now)")
+    made.add_argument(
+        "--conflicts",
+        default="refuse",
+        metavar="POLICY",
+        help="two authors, one head: refuse, newest, union or author:NAME (%(default)s)",
+    )
+    made.add_argument(
+        "--stale",
+        choices=("keep", "rebase", "refuse"),
+        default="keep",
+        help="edits of masks that the pipeline has made anew since: written, and listed by the merge (keep); written "
+        "as if drawn on the present mask (rebase); not written (refuse)",
+    )
+    made.add_argument(
+        "--tolerance",
+        type=float,
+        default=1.0,
+        metavar="PX",
+        help="outlines that differ by no more are tracing noise, no edit (default: %(default)s)",
+    )
+    made.add_argument("--accept-kept", action="store_true", help="masks that came back unchanged count as verified")
+    made.add_argument("--dry-run", action="store_true", help="write nothing")
+    made.add_argument("--json", action="store_true", help="counts and lists for machines")
     config_option(made)
     made.set_defaults(run=import_corrections)
 
@@ -163,7 +187,9 @@ def import_corrections(args: argparse.Namespace) -> None:
     from crowdmask.corrections import import_run
     from crowdmask.corrections.present import Present
 
-    import_run.run(args, Present(cli_people.read_config(args.configfile), args.name))
+    config = cli_people.read_config(args.configfile)
+    known(config, args.name)
+    import_run.run(args, Present(config, args.name, configfiles=args.configfile), _user())
 
 
 def check_corrections(args: argparse.Namespace) -> None:
@@ -190,31 +216,22 @@ def check_corrections(args: argparse.Namespace) -> None:
 def print_template(args: argparse.Namespace) -> None:
     """Print an edit file with the present masks."""
     from crowdmask.corrections import native
+    from crowdmask.corrections.present import Present
     from crowdmask.corrections.template import template
 
     config = cli_people.read_config(args.configfile)
-    refs = reader_for(args.name, known(config, args.name), "results").list_images()
+    known(config, args.name)
+    present = Present(config, args.name, configfiles=args.configfile)
     split, _, image_id = args.image.partition("/")
-    batch = batch_holding(batches_of(refs, config.batches), split, image_id)
-    if batch is None:
+    if (split, image_id) not in present.refs:
         raise SettingsError(f"no image {args.image!r} in the data set {args.name}; write split/image_id")
     try:
         points = [int(text) for text in args.points.split(",")]
     except ValueError:
         raise SettingsError(f"--points {args.points!r}: write point ids with commas, for example 3,4") from None
-    folder = Path("results", args.name)
-    images = tables.read(folder / "datasets" / split / f"{batch}.parquet", "images")
-    image = next(row for row in images if row["image_id"] == image_id)
-    merged, made = (
-        [
-            row
-            for row in tables.stream(folder / stage / split / f"{batch}.parquet", "masks")
-            if row["image_id"] == image_id
-        ]
-        for stage in ("merge", "exclude")
-    )
+    now = present.image(split, image_id)
     # An edit refers to the mask that the pipeline made, so that a neighbour's correction does not make it stale.
-    text = native.dump(template(merged, image, points, args.author, source_rows=made))
+    text = native.dump(template(now.merged, now.row, points, args.author, source_rows=now.made.values()))
     if args.output is None:
         print(text, end="")
         return

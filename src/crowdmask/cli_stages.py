@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from crowdmask import tables
+from crowdmask import cli_export, tables
 from crowdmask.config import Config, Dataset, Exclusion, Prompt, Review, Sam, Superpixels, Tiles, TrainSam, canonical
 from crowdmask.errors import DataError
 
@@ -78,6 +78,7 @@ def add(verbs: Any) -> Callable[..., None]:
     new("exclude", exclude, "masks within the exclusion circle", images=str, segment=str, **COMMON)
     new("merge", merge, "apply people's corrections", images=str, masks=str, edits=list, edits_output=str, **COMMON)
     new("export", export, "write COCO", name=str, images=list, masks=list, edits=list, edits_output=str, **COMMON)
+    new("formats", cli_export.stage, "one format", name=str, to=str, split=str, images=list, masks=list, **COMMON)
     new("overlay", overlay, "draw one image", images=str, masks=str, root=str, split=str, image_id=str, **COMMON)
     new("overlays", overlays, "page of pictures", pictures=list, output=str)
     new(
@@ -305,10 +306,10 @@ def merge(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """COCO file of the data set and the table of its edits."""
-    from crowdmask.export import coco, edits
+    from crowdmask.export import edits
 
     batches = list(zip(args.images, args.masks, strict=True))
-    written = coco.write_coco(args.output, batches, args.name, args.settings["category"], _settings_text(args))
+    written = cli_export.write("coco", Path(args.output), batches, args.name, "all", args.settings)
     _log.info("%s: %s", args.output, written)
     edits.write_csv(args.edits_output, args.edits)
 

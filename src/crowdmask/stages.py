@@ -24,6 +24,7 @@ VERSIONS = {
     "exclude": 2,
     "merge": 2,
     "export": 2,
+    "formats": 1,
     "overlay": 1,
     "review": 1,
     "evaluate": 2,
@@ -48,6 +49,9 @@ NEWER: dict[str, dict[str, Any]] = {
     "exclusion": {"constraint": "nnec"},
 }
 """Keys that are younger than results that people have, and left out at the value that was the only one before."""
+
+POINT_FILES = {"ucf": "{}_ann.npy", "jhu": "{}.npy"}
+"""Names of files of points that XMask's loaders expect, by format of the data set; else `GT_{}.npy`."""
 
 
 def settings(config: Config, dataset: str, stage: str, variant: str | None = None) -> str:
@@ -80,6 +84,8 @@ def settings(config: Config, dataset: str, stage: str, variant: str | None = Non
         values["disjoint"] = section_for(config, dataset, "exclusion").model_dump()["disjoint"]
     if stage == "export":
         values["category"] = section_for(config, dataset, "export").model_dump()["category"]
+    if stage == "formats":
+        values["points"] = POINT_FILES.get(entry.format, "GT_{}.npy")
     if stage == "review":
         values["review"] = config.review.model_dump()
     if stage == "candidates":

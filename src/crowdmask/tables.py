@@ -8,7 +8,7 @@ run-length counts of the window's own pixels, column by column; see `crowdmask.m
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
@@ -167,6 +167,17 @@ REVIEW = pa.schema(
 )
 """One row a mask, in the order of the batches: whether and why a person should look at it."""
 
+EXPORT = pa.schema(
+    [
+        *MASKS,
+        _field("path", pa.string(), "image file relative to the data set's root, POSIX"),
+        _field("height", pa.int32(), "of the image, pixels"),
+        _field("width", pa.int32(), "of the image, pixels"),
+        _field("image_sha256", pa.string(), "hash of the image file"),
+    ]
+)
+"""All masks of a data set in one file, for other programs: an image's rows lie together."""
+
 CANDIDATES = pa.schema(
     [
         *_KEY,
@@ -195,6 +206,7 @@ TABLES: dict[str, pa.Schema] = {
     "masks": MASKS,
     "edits": EDITS,
     "review": REVIEW,
+    "export": EXPORT,
     "candidates": CANDIDATES,
     "measures": MEASURES,
 }
@@ -225,26 +237,36 @@ def write(
     Raises:
         ValueError: a row lacks a column, has one too many, or a value of the wrong type.
     """
-    schema = TABLES[table].with_metadata(
-        {"crowdmask.table": table, "crowdmask.version": str(version), "crowdmask.settings": settings}
-    )
-    names = set(schema.names)
+    names = set(TABLES[table].names)
     total = 0
-    with (
-        replacing(path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer,
-    ):
+    with writing(path, table, version=version, settings=settings) as writer:
         group: list[Mapping[str, Any]] = []
         for row in rows:
             if row.keys() != names:
                 raise ValueError(f"table {table}: columns differ: {sorted(names ^ set(row))}")
             group.append(row)
             if len(group) == rows_per_group:
-                writer.write_table(_checked(group, schema, table))
+                writer.write_table(_checked(group, writer.schema, table))
                 total, group = total + len(group), []
-        writer.write_table(_checked(group, schema, table))
+        writer.write_table(_checked(group, writer.schema, table))
         total += len(group)
     return total
+
+
+@contextmanager
+def writing(path: str | Path, table: str, *, version: int, settings: str) -> Iterator[pq.ParquetWriter]:
+    """Open a Parquet file of one of `TABLES` to write Arrow tables, or batches, of its schema.
+
+    It has a temporary name until the block ends. See `write`.
+    """
+    schema = TABLES[table].with_metadata(
+        {"crowdmask.table": table, "crowdmask.version": str(version), "crowdmask.settings": settings}
+    )
+    with (
+        replacing(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        yield writer
 
 
 def _checked(rows: list[Mapping[str, Any]], schema: pa.Schema, table: str) -> pa.Table:
@@ -296,26 +318,48 @@ def _open(path: str | Path, table: str) -> pq.ParquetFile:
     return file
 
 
-def read(path: str | Path, table: str) -> list[dict[str, Any]]:
-    """Read all rows of a Parquet file after checking that its columns are those of `table`.
+def load(path: str | Path, table: str) -> pa.Table:
+    """Read a Parquet file, as Arrow has it, after checking that its columns are those of `table`.
 
     Raises:
         DataError: the file is missing, damaged, or of another table or version.
     """
     with _open(path, table) as file, _damage_named(path):
-        return file.read().to_pylist()
+        return file.read()
+
+
+def read(path: str | Path, table: str) -> list[dict[str, Any]]:
+    """All rows of a Parquet file (same checks as `load`)."""
+    rows = load(path, table)
+    with _damage_named(path):
+        return rows.to_pylist()
 
 
 def stream(path: str | Path, table: str, batch: int = 5000) -> Iterator[dict[str, Any]]:
     """Yield the rows of a Parquet file, `batch` rows in memory at a time (same checks as `read`)."""
+    for part in columns(path, table, None, batch):
+        yield from part.to_pylist()
+
+
+def columns(
+    path: str | Path, table: str, names: Sequence[str] | None = None, batch: int = 5000
+) -> Iterator[pa.RecordBatch]:
+    """Yield a Parquet file as Arrow columns, `batch` rows in memory at a time (same checks as `read`).
+
+    Args:
+        path: The file.
+        table: Name in `TABLES`.
+        names: Columns wanted, None = all; the others are not read.
+        batch: Most rows of a part.
+    """
     with _open(path, table) as file:
-        parts = file.iter_batches(batch_size=batch)
+        parts = file.iter_batches(batch_size=batch, columns=None if names is None else list(names))
         while True:
             with _damage_named(path):
                 part = next(parts, None)
             if part is None:
                 return
-            yield from part.to_pylist()
+            yield part
 
 
 @contextmanager

@@ -17,6 +17,9 @@ from crowdmask.corrections import native
 from crowdmask.datasets import images, protocols, reader_for
 from crowdmask.datasets.base import Annotation, ImageRef, Reader
 from crowdmask.errors import CrowdmaskError
+from crowdmask.export import iim, yolo
+from crowdmask.export.coco_reader import CocoFile
+from crowdmask.export.instances import Instances
 from crowdmask.metrics import compare
 from fuzz import mutate, samples
 
@@ -154,6 +157,29 @@ def _read_splits(root: Path) -> None:
     assert isinstance(train, tuple) and isinstance(test, tuple)
 
 
+def _check_instances(item: Instances) -> None:
+    assert item.ids.dtype == np.int64 and item.ids.shape == (len(item.windows),), item.ids
+    for window in item.windows:
+        h, w = window.mask.shape
+        assert window.mask.dtype == bool and window.tight().mask.shape == (h, w)
+        assert min(window.x0, window.y0) >= 0 and window.x0 + w <= item.width and window.y0 + h <= item.height
+
+
+def _read_coco_masks(root: Path) -> None:
+    for item in CocoFile(root / "masks.json").instances():
+        _check_instances(item)
+
+
+def _read_yolo_masks(root: Path) -> None:
+    for item in yolo.read(root, "train", dict.fromkeys("ab", (samples.HEIGHT, samples.WIDTH))):
+        _check_instances(item)
+
+
+def _read_locations(root: Path) -> None:
+    for number, found in iim.read_locations(root / "gt_loc.txt").items():
+        assert type(number) is int and found.dtype == np.int64 and found.ndim == 2 and found.shape[1] == 5
+
+
 def compared(pred: str, truth: str) -> Callable[[Path], None]:
     """Measures one against the other: every figure in its range."""
 
@@ -260,9 +286,15 @@ CASES = [
     ),
     Case("labelme", samples.labelme, data_set("labelme"), mutate.JSON),
     Case("synthetic", samples.scene, data_set("synthetic", **samples.SCENE), mutate.JSON),
-    Case("masks-coco", samples.masks_coco, compared("masks.json", "truth"), mutate.JSON),
+    Case("masks-coco", samples.coco_masks, _read_coco_masks, mutate.JSON),
+    Case("masks-yolo", samples.yolo_masks, _read_yolo_masks, mutate.TEXT),
+    Case("masks-iim", samples.locations, _read_locations, mutate.TEXT),
+    Case("compare-coco", samples.masks_coco, compared("masks.json", "truth"), mutate.JSON),
     Case(
-        "masks-tables", samples.masks_tables, compared("truth", "truth"), (counts_column, counts_column, mutate.numbers)
+        "compare-tables",
+        samples.masks_tables,
+        compared("truth", "truth"),
+        (counts_column, counts_column, mutate.numbers),
     ),
     Case("edits", samples.edits, _read_edits, mutate.JSON),
     Case("splits", samples.splits, _read_splits, mutate.JSON),

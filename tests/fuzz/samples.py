@@ -15,6 +15,8 @@ from PIL import Image
 from crowdmask import config, tables
 from crowdmask.datasets import protocols, rendered
 from crowdmask.datasets.base import ImageRef
+from crowdmask.export import yolo
+from crowdmask.masks import rle
 from crowdmask.masks.rle import Window, full_counts
 
 HEIGHT, WIDTH = 12, 16
@@ -22,6 +24,8 @@ POINTS = np.array([[3.5, 4.25], [10.0, 2.0], [10.0, 2.0], [15.5, 11.0]])
 BOXES = [[2.0, 3.0, 5.0, 6.0], [9.0, 1.0, 11.0, 3.0], [9.0, 1.0, 11.0, 3.0], [14.0, 10.0, 16.0, 12.0]]
 LABELS = np.zeros((HEIGHT, WIDTH), np.uint16)
 LABELS[1:6, 1:6], LABELS[8:11, 2:14], LABELS[0:2, 12:16] = 7, 300, 2
+
+SQUARE = np.ones((4, 5), bool)
 
 Build = Callable[[Path], list[Path]]
 """Gives the files to damage, those that matter most several times."""
@@ -274,3 +278,30 @@ def scene(root: Path) -> list[Path]:
     names = [folder / f"scene-0000{suffix}" for suffix in (".png", ".labels.png", ".points.json")]
     rendered.render(entry, 0, *map(str, names))  # type: ignore[arg-type]
     return [names[2], names[2], names[1]]
+
+
+def coco_masks(root: Path) -> list[Path]:
+    compressed = {"size": [HEIGHT, WIDTH], "counts": rle.full_counts(Window(3, 2, SQUARE), HEIGHT, WIDTH).decode()}
+    pixels = HEIGHT * WIDTH
+    drawn = [
+        compressed,
+        {"size": [HEIGHT, WIDTH], "counts": [5, 3, pixels - 8]},
+        [[1.5, 2, 6, 2.5, 5, 7], [0, 0, 3, 0, 3, 3]],
+        compressed,
+    ]
+    images = [{"id": k, "file_name": f"a/{k}.jpg", "height": HEIGHT, "width": WIDTH} for k in (1, 2)]
+    annotations = [
+        {"id": k, "image_id": 1 + k % 2, "category_id": 1, "segmentation": value, "iscrowd": 0, "point_id": k}
+        for k, value in enumerate(drawn)
+    ]
+    content = {"info": {"x": "é"}, "images": images, "annotations": annotations, "categories": [{"id": 1, "name": "x"}]}
+    return [_write(root / "masks.json", json.dumps(content, ensure_ascii=False))]
+
+
+def yolo_masks(root: Path) -> list[Path]:
+    texts = [yolo.line(Window(3, 2, SQUARE), HEIGHT, WIDTH)[0], "2 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.5\n"]
+    return [_write(root / "labels/train/a.txt", "".join(texts)), _write(root / "labels/train/b.txt", texts[0])]
+
+
+def locations(root: Path) -> list[Path]:
+    return [_write(root / "gt_loc.txt", "1 2 3 4 5 6 0 7 8 9 10 1\n2 0\n30 1 -1 4 5 6 5\n")]

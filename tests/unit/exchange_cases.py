@@ -26,7 +26,7 @@ def task(masks: dict[int, np.ndarray], name: str = "0001-a.png", crop: tuple[int
         columns["counts"] = columns["counts"].decode()
         heads.append(Head(point_id=point_id, x=0, y=0, base=None, **columns))
     return Task(name=name, split="all", image_id="a", sha256=HEX, picture=HEX, thumb="0" * 128, height=height,
-                width=width, x0=x0, y0=y0, w=w, h=h, edits=0, heads=tuple(heads))  # fmt: skip
+                width=width, x0=x0, y0=y0, w=w, h=h, edits=(), heads=tuple(heads))  # fmt: skip
 
 
 def record(*tasks: Task, tool: str = "cvat") -> Record:

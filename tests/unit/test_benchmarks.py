@@ -8,10 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from benchmarks import child, decode, floors, inputs, measures, report, run
+from benchmarks import crowd_tables, decode, floors, host, inputs, measures, report, run
 from benchmarks.cases import CASES, Case, choose
 from torch.utils.flop_counter import FlopCounterMode
 
+from crowdmask.export import source
 from crowdmask.masks.many_prompts import ManyPrompts
 from crowdmask.masks.sampling import Sampler
 
@@ -19,6 +20,14 @@ TINY = Case("tiny", "decode", "four prompts", "small", 4, height=96, width=128, 
 TIGHT = Case(
     "tight", "memory", "a bound that nothing keeps", "small", 4, 96, 128, "auto", repeats=1, host=True, bound_mb=0.001
 )
+
+MADE_UP = [
+    Case(
+        f"few_{kind}", kind, "a few masks", "none", 300, repeats=1, baseline=120 if kind == "export" else 300,
+        threads=1, host=True, bound_mb=2000, least_per_s=1e9, images=7,
+    )
+    for kind in ("export", "read")
+]  # fmt: skip
 
 
 def inplace_flop(out, a, b, *rest, out_shape=None, **kwargs):
@@ -63,7 +72,7 @@ def test_both_sides_make_the_same_masks(sides, tmp_path):
     for k, side in enumerate(sides):
         side.run()
         paths.append(tmp_path / f"{k}.npz")
-        child.save_masks(paths[-1], side.masks())
+        host.save_masks(paths[-1], side.masks())
     found = report.agreement(*paths)
     assert found["masks"] == 4
     assert found["pixels_differ"] < 1e-4 and found["mean_iou"] > 0.999
@@ -91,7 +100,7 @@ def test_agreement(tmp_path):
     one = [np.ones((2, 2), bool), np.zeros((1, 3), bool), np.array([[True, False, True]])]
     other = [np.ones((2, 2), bool), np.zeros((1, 3), bool), np.array([[True, True, False]])]
     for name, masks in (("one", one), ("other", other), ("fewer", other[:2]), ("odd", [np.ones((3, 3), bool)])):
-        child.save_masks(tmp_path / f"{name}.npz", masks)
+        host.save_masks(tmp_path / f"{name}.npz", masks)
     found = report.agreement(tmp_path / "one.npz", tmp_path / "other.npz")
     assert found == {"pixels_differ": 0.2, "mean_iou": pytest.approx((1 + 1 + 1 / 3) / 3), "masks": 3}
     assert report.agreement(tmp_path / "one.npz", tmp_path / "fewer.npz")["pixels_differ"] == 0
@@ -155,6 +164,38 @@ def test_a_run_writes_its_results_and_says_when_a_bound_is_missed(tmp_path, capf
     # A ratio that is missed counts like a bound.
     assert report.missed({**tiny, "least_ratio": 1e6})
     assert not report.missed({**tiny, "least_ratio": 1e-6})
+
+
+def test_exports_are_measured_without_torch(tmp_path, capfd):
+    code = run.main(["--threads", "1", "--device", "cpu", "--output", str(tmp_path)], MADE_UP)
+    printed = capfd.readouterr()
+    assert code == 1, printed.err  # nobody writes a billion masks a second
+    export, read = (json.loads((tmp_path / f"few_{kind}.json").read_text()) for kind in ("export", "read"))
+    for record in (export, read):
+        assert f"missed: {record['name']}: " in printed.err
+        assert record["within"] and record["peak_mb"] > 20 and record["model_mb"] == 0 and record["torch"] is None
+        assert record["against_baseline"] == {
+            "pixels_differ": 0,
+            "mean_iou": 1,
+            "masks": 120 if record is export else 200,
+        }
+        assert record["unit"] == "seconds for 300 masks" and record["facts"]["images"] == 7
+        assert record["per_s"] == pytest.approx(300 / record["ours_parts_s"]["cpu_s"], rel=0.01)
+        assert record["ours_parts_s"]["whole_s"] == record["ours_s"]
+    assert "first 120 masks, seconds multiplied by 2.5" in export["baseline_note"] and "pycocotools" in read["baseline"]
+    text = report.markdown(report.read(tmp_path))
+    assert "**Export**" in text and "| `few_export` | 300 | 7 |" in text
+
+
+def test_the_made_up_data_set(tmp_path):
+    counts = crowd_tables.sizes(2_133_375, 5_109)
+    assert counts.sum() == 2_133_375 and counts.size == 5_109 and (counts == crowd_tables.MOST).sum() >= 3
+    assert (counts == 0).sum() > 100 and counts.max() == crowd_tables.MOST
+    made = crowd_tables.make(tmp_path, 500, 9)
+    shapes, _ = crowd_tables.shapes()
+    sides = [max(shape.mask.shape) for shape in shapes]
+    assert 4 <= min(sides) <= 5 and 55 <= max(sides) <= 60
+    assert sum(item.rows.num_rows for item in source.by_image(made)) == 500  # every check of the export holds
 
 
 def test_a_process_that_fails_is_named(tmp_path, monkeypatch, capfd):

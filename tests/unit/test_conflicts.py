@@ -86,13 +86,15 @@ def test_only_what_the_other_has_not_seen_counts_and_of_that_the_last() -> None:
         {"action": "circle", "point_id": 3},
     )
     rows = {3: {"x": 10.0, "y": 10.0, "radius_px": 2.0, "sha256": "0" * 64}}
-    found = drawn_since(file, 0, rows)
+    found = drawn_since(file, (), rows)
+    names = [native.fingerprint(one) for one in file.edits]
     assert {point: (e.row, e.author, None if e.window is None else e.window.area) for point, e in found.items()} == {
         0: (0, "ada", 9),
         1: (3, "bo", 16),
         2: (4, "ada", None),
         3: (5, "ada", 13),
     }
-    assert set(drawn_since(file, 4, rows)) == {2, 3}
-    assert drawn_since(file, 6, rows) == {}
-    assert set(drawn_since(file, 7, rows)) == {0, 1, 2, 3}  # the file has been rewritten since
+    assert set(drawn_since(file, names[:4], rows)) == {2, 3}
+    assert drawn_since(file, names, rows) == {}
+    turned = edit_file(*(one.model_dump(exclude_none=True, mode="json") for one in reversed(file.edits)))
+    assert set(drawn_since(turned, names[:4], rows)) == {2, 3}  # wherever they stand

@@ -9,7 +9,7 @@ import pytest
 from exchange_cases import file, mutations, survive
 from pycocotools import mask as judge
 
-from crowdmask.corrections.exchange import bounded_json, coco
+from crowdmask.corrections.exchange import coco, jsons
 from crowdmask.corrections.exchange.budget import Budget
 from crowdmask.errors import DataError
 
@@ -131,12 +131,12 @@ def test_a_number_that_is_infinite_as_float_is_refused():
 
 def test_large_files_are_refused_before_they_become_objects(monkeypatch):
     assert "too many values" in problem("[" + "{}," * 4_000_000 + "{}]")
-    monkeypatch.setattr(bounded_json, "MAX_BYTES", 1000)
+    monkeypatch.setattr(jsons, "MAX_BYTES", 1000)
     assert "1001 bytes" in problem(" " * 999 + "[]")
 
 
 def test_boxes_that_are_too_large_together_are_refused_before_they_are_made(monkeypatch):
-    monkeypatch.setattr(coco, "Budget", lambda work: Budget(work, kept=1000))
+    monkeypatch.setattr(coco, "Budget", lambda size: Budget(size, kept=1000))
     across = {"segmentation": {"size": [H, W], "counts": [0, 1, H * W - 2, 1]}}
     text = content(across, across, images=[{"id": 1, "file_name": "a.png", "height": H, "width": W}])
     assert "annotation 2: the boxes of the picture's shapes hold too many pixels" in problem(json.dumps(text))

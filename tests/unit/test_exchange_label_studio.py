@@ -346,11 +346,11 @@ def test_what_is_no_json_is_refused(content, problem):
 
 
 def test_what_would_take_too_much_memory_is_not_begun(monkeypatch):
-    monkeypatch.setattr(jsons, "MAX_COMMAS", 1000)
+    monkeypatch.setattr(jsons, "MAX_MEMORY", 60_000)
     assert "task 1: too large to be read at once" in refused([export(annotation(brush())), with_rle([0] * 2000)])
     monkeypatch.setattr(jsons, "MAX_BRACKETS", 100)
     assert "task 0: more than 100 lists and tables" in refused([export(meta=[[]] * 200)])
-    assert "too large to be read at once" in refused(export(meta=[[]] * 200))
+    assert "too large to be read at once" in refused(export(meta=[[]] * 2000))
     monkeypatch.setattr(jsons, "MAX_BYTES", 100)
     assert "more than the 100 that are read" in refused([export()])
 

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from benchmarks import export_rows
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from crowdmask import tables
 from crowdmask.errors import DataError
-from crowdmask.export import coco
+from crowdmask.export import coco, source
 from crowdmask.masks import rle
 
 # pycocotools 2.0.11 and numpy 2 disagree about `copy`; its decoder's result is right.
@@ -122,17 +123,39 @@ def test_same_tables_same_bytes_one_annotation_a_line(tmp_path):
     assert list(tmp_path.glob(".*")) == []
 
 
-def test_streamed_equals_built_at_once(tmp_path, monkeypatch):
+def test_columns_give_the_bytes_of_the_plain_path(tmp_path, monkeypatch):
     rng = np.random.default_rng(2)
-    masks = [mask_row(random_window(rng), i) for i in range(9)]
-    batch = write_batch(tmp_path, "b", [image_row()], masks)
-    whole, _ = export(tmp_path, [batch], "whole.json")
-    stream = tables.stream
-    monkeypatch.setattr(tables, "stream", lambda path, table, batch=1: stream(path, table, 2))
-    parts, _ = export(tmp_path, [batch], "parts.json")
-    assert whole.read_bytes() == parts.read_bytes()
-    built = [{"id": i, "image_id": 1, **coco.annotation(row, H, W)} for i, row in enumerate(masks, 1)]
-    assert json.loads(whole.read_text())["annotations"] == built
+    authors, sources = ["ada", 'b"\\ü', None], ["sam", "circle", "manual"]
+    images = [image_row("a"), image_row("ü", "test", height=90, width=133), image_row("none")]
+    masks = [
+        mask_row(
+            random_window(rng),
+            i,
+            *[("a", "train"), ("ü", "test")][int(rng.integers(2))],
+            x=float(rng.choice([-3.5, -0.0, 1e-7, 5, 1 / 3, 500])),
+            y=float(rng.uniform(-5, 50)),
+            score=None if rng.random() < 0.3 else float(np.float32(rng.random())),
+            author=authors[rng.integers(3)],
+            source=sources[rng.integers(3)],
+            verified=bool(rng.integers(2)),
+            radius_px=float(rng.choice([5.0, 1.00005, 2.00015, 1e-9, 1e17, rng.random()])),
+        )
+        for i in range(200)
+    ]
+    masks[7] |= {"area": 0, **rle.Window(2, 2, np.zeros((0, 0), bool)).columns()}
+    masks[8] |= {"area": 0, **rle.Window(2, 2, np.zeros((3, 2), bool)).columns()}
+    loose = rle.Window(2, 2, np.pad(np.ones((2, 1), bool), 3))  # not on its bounding box
+    masks[9] |= {"area": 2, **loose.columns()}
+    whole = rle.Window(0, 0, np.ones((H, W), bool))
+    masks[10] |= {"image_id": "a", "split": "train", "area": H * W, **whole.columns()}
+    batches = [write_batch(tmp_path, "b", images, masks), write_batch(tmp_path, "c", [image_row("c")], [])]
+    plain = tmp_path / "plain.json"
+    expected = export_rows.write(plain, batches, "toy", "head", '{"category":"head"}')
+    for rows in (5000, 1, 37):
+        monkeypatch.setattr(source, "ROWS", rows)
+        output, counts = export(tmp_path, batches)
+        assert counts == expected == {"images": 4, "annotations": 200}
+        assert output.read_bytes() == plain.read_bytes()
 
 
 def test_info_tells_versions_and_settings_and_no_time(tmp_path):
@@ -181,6 +204,12 @@ ONE = rle.Window(3, 4, np.ones((2, 2), bool))
         ([mask_row(ONE), mask_row(ONE)], "row 1: point 0 of image train/a has two masks"),
         ([mask_row(ONE, image_id="b")], "row 0: point 0 of image train/b: the image is not in the images table"),
         ([mask_row(ONE, area=5)], "its mask has 4 pixels, its row says 5"),
+        ([mask_row(ONE, counts=b"0")], "row 0: point 0 of image train/a: counts do not add up to the 4 pixels"),
+        ([mask_row(ONE, x=float("nan"))], "column x holds a value that is not finite"),
+        ([mask_row(ONE, score=float("inf"))], "column score holds a value that is not finite"),
+        # Of several faults the first row's counts.
+        ([mask_row(ONE), mask_row(ONE, 1, area=5), mask_row(ONE)], "row 1: point 1 of image train/a: its mask has 4"),
+        ([mask_row(ONE), mask_row(ONE), mask_row(ONE, 2, area=5)], "row 1: point 0 of image train/a has two masks"),
         ([mask_row(rle.Window(W - 1, 0, np.ones((1, 2), bool)))], "leaves the image of 61 x 40 pixels"),
         ([mask_row(rle.Window(-1, 0, np.ones((1, 2), bool)))], "leaves the image"),
     ],
@@ -201,19 +230,20 @@ def test_image_in_two_batches_is_refused(tmp_path):
         export(tmp_path, batches)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 2**32 - 1),
     height=st.integers(1, 30),
     width=st.integers(1, 30),
     density=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
 )
-def test_annotation_equals_the_full_frame(seed, height, width, density):
+def test_annotation_equals_the_full_frame(tmp_path, seed, height, width, density):
     rng = np.random.default_rng(seed)
     h, w = rng.integers(1, height + 1), rng.integers(1, width + 1)
     y, x = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
     window = rle.Window(int(x), int(y), rng.random((h, w)) < density)
-    annotation = coco.annotation(mask_row(window), height, width)
+    batch = write_batch(tmp_path, "b", [image_row(height=height, width=width)], [mask_row(window)])
+    annotation = json.loads(export(tmp_path, [batch])[0].read_text())["annotations"][0]
     naive = coco_mask.encode(np.asfortranarray(window.full(height, width), dtype=np.uint8))
     assert annotation["segmentation"] == {"size": [height, width], "counts": naive["counts"].decode()}
     assert annotation["area"] == coco_mask.area(naive)

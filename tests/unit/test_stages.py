@@ -16,6 +16,7 @@ MODULES = {
     "exclude": "masks.exclusion",
     "merge": "corrections.merge",
     "export": "export.coco",
+    "formats": "export.files",
     "overlay": "export.overlay",
     "review": "corrections.review",
     "evaluate": "metrics.evaluate",

@@ -39,6 +39,8 @@ ROWS = {
     "measures": {**KEY, "fallback": 3, "sums": [("images", 1.0), ("true", 12.0)]},
 }
 
+ROWS["export"] = {**ROWS["masks"], "path": "a/b.jpg", "height": 7, "width": 9, "image_sha256": "0"}
+
 
 def write(path, table, rows, **options):
     return tables.write(path, table, rows, version=3, settings=SETTINGS, **options)
@@ -47,6 +49,24 @@ def write(path, table, rows, **options):
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "new" / "a.parquet"
+
+
+def test_columns_are_those_asked_for(path):
+    rows = [{**ROWS["truth"], "point_id": k} for k in range(7)]
+    write(path, "truth", rows, rows_per_group=3)
+    parts = list(tables.columns(path, "truth", ["point_id", "x0"], batch=2))
+    assert [name for part in parts[:1] for name in part.schema.names] == ["point_id", "x0"]
+    assert max(part.num_rows for part in parts) == 2
+    assert [row["point_id"] for part in parts for row in part.to_pylist()] == list(range(7))
+    with pytest.raises(DataError, match="columns are not those"):
+        next(tables.columns(path, "masks", ["point_id"]))
+
+
+def test_arrow_tables_are_written_as_they_are(path):
+    with tables.writing(path, "truth", version=3, settings=SETTINGS) as writer:
+        writer.write_table(pa.Table.from_pylist([ROWS["truth"]], schema=writer.schema))
+        assert not path.exists()
+    assert tables.read(path, "truth") == [ROWS["truth"]] and tables.metadata(path)[1] == 3
 
 
 def test_there_is_an_example_of_every_table():

@@ -108,6 +108,20 @@ def every_batch(stage, suffix=".parquet"):
     return paths
 
 
+def batches_of_split(stage):
+    """Input function: this stage's table of every batch of one split."""
+
+    def paths(wildcards):
+        name, split = wildcards.dataset, wildcards.split
+        found = [batch for known, batch in batches(name) if known == split]
+        if not found:
+            known = ", ".join(dict.fromkeys(known for known, _ in batches(name)))
+            stop(f"data set {name}: no split {split}; it has: {known}")
+        return [f"results/{name}/{stage}/{split}/{batch}.parquet" for batch in found]
+
+    return paths
+
+
 def lists_of(wildcards):
     """List files of the data set's protocols."""
     reader(wildcards.dataset)
@@ -159,6 +173,13 @@ def stage_settings(stage):
         return stages.settings(CONFIG, wildcards.dataset, stage)
 
     return text
+
+
+def settings_of_format(wildcards):
+    """What a file of a format depends on; COCO is that of the whole data set, for one split."""
+    return stage_settings("export" if wildcards.format == "coco" else "formats")(
+        wildcards
+    )
 
 
 def selection(wildcards, input):

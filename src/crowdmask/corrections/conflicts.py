@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal
 
-import numpy as np
-
-from crowdmask.corrections import native
+from crowdmask.corrections import likeness, native
+from crowdmask.corrections.history import moment
 from crowdmask.corrections.merge import drawing_of
 from crowdmask.errors import SettingsError
 from crowdmask.masks.rle import Window
@@ -93,7 +92,7 @@ def holds(policy: str, earlier: Earlier, author: str, time: str) -> Holds:
         time: Of the incoming edit, ISO 8601.
     """
     if policy == "newest":
-        return "later" if _moment(time) >= _moment(earlier.time) else "earlier"
+        return "later" if moment(time) >= moment(earlier.time) else "earlier"
     if policy == "union":
         return "union"
     if policy.startswith("author:"):
@@ -102,45 +101,27 @@ def holds(policy: str, earlier: Earlier, author: str, time: str) -> Holds:
     return "neither"
 
 
-def _moment(text: str) -> datetime:
-    """A time without zone counts as UTC."""
-    found = datetime.fromisoformat(text)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
 def iou(a: Window | None, b: Window | None) -> float:
     """Intersection over union of two masks; None = no mask. Two of none agree: 1."""
-    if a is None or b is None:
-        return float(a is b)
-    box = (b.x0, b.y0, *b.mask.shape[::-1])
-    both = int(np.count_nonzero(a.within(*box).mask & b.within(a.x0, a.y0, *a.mask.shape[::-1]).mask))
-    return both / max(a.area + b.area - both, 1)
+    return float(a is b) if a is None or b is None else likeness.iou(a, b)
 
 
 def union(a: Window | None, b: Window | None) -> Window | None:
     """Pixels of either mask."""
-    if a is None or b is None:
-        return a or b
-    x0, y0 = min(a.x0, b.x0), min(a.y0, b.y0)
-    x1 = max(a.x0 + a.mask.shape[1], b.x0 + b.mask.shape[1])
-    y1 = max(a.y0 + a.mask.shape[0], b.y0 + b.mask.shape[0])
-    box = x0, y0, x1 - x0, y1 - y0
-    return Window(x0, y0, a.cut(*box) | b.cut(*box))
+    return a or b if a is None or b is None else likeness.unite([a, b])
 
 
-def drawn_since(file: native.EditFile, first: int, rows: dict[int, dict[str, Any]]) -> dict[int, Earlier]:
-    """The last drawing or deletion of each head in the edits from `first` on, by point_id.
+def drawn_since(file: native.EditFile, seen: Collection[str], rows: dict[int, dict[str, Any]]) -> dict[int, Earlier]:
+    """The last drawing or deletion of each head that the incoming author has not seen, by point_id.
 
     Args:
         file: The image's edit file.
-        first: Number of edits that the incoming author has seen. A file with fewer has been rewritten: all its edits
-            count as unseen.
+        seen: Fingerprints of the edits that the masks handed out contained.
         rows: The image's rows of `tables.MASKS` as the pipeline made them, by point_id, for circles.
     """
     found: dict[int, Earlier] = {}
-    start = first if first <= len(file.edits) else 0
     for number, edit in enumerate(file.edits):
-        if number < start or isinstance(edit, native.Accept) or edit.point_id is None:
+        if isinstance(edit, native.Accept) or edit.point_id is None or native.fingerprint(edit) in seen:
             continue
         try:
             window = drawing_of(edit, rows.get(edit.point_id), file.image.height, file.image.width)

@@ -7,12 +7,13 @@ allocated, polygons are bounded by the rows that their lines cross.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 
 from crowdmask.geometry import circle_box, clip_points, own_pixels, squared_distance
+from crowdmask.masks import runs
 from crowdmask.masks.rle import Window
 
 MAX_CROSSINGS = 4_000_000
@@ -36,45 +37,41 @@ def parse_counts(counts: str, height: int, width: int) -> np.ndarray:
             or no mask pixel.
     """
     try:
-        codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
+        codes = np.frombuffer(counts.encode("ascii"), np.uint8)
     except UnicodeEncodeError:
         raise ValueError("counts are not COCO run lengths: foreign character") from None
-    if codes.size == 0 or codes.min() < 0 or codes.max() > 63:
-        raise ValueError("counts are not COCO run lengths: empty, or a foreign character")
-    ends = np.flatnonzero((codes & 32) == 0)
-    if ends.size == 0 or ends[-1] != codes.size - 1:
-        raise ValueError("counts are cut off in the middle of a number")
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    lengths = ends - starts + 1
-    if lengths.max() > 7:
-        raise ValueError("counts hold a number that fits no image")
-    place = np.arange(codes.size) - np.repeat(starts, lengths)
-    runs = np.add.reduceat((codes & 31) << (5 * place), starts)
-    runs -= np.where(codes[ends] & 16, np.int64(1) << (5 * lengths), 0)
-    # From the fourth number on each is the difference to the one two before.
-    runs[1::2], runs[2::2] = np.cumsum(runs[1::2]), np.cumsum(runs[2::2])
-    if runs.min() < 0:
-        raise ValueError("counts hold a negative run")
-    if runs.max() > height * width or runs.sum() != height * width:
-        raise ValueError(f"counts do not add up to the {height * width} pixels of the image")
-    if not runs[1::2].any():
+    if not codes.size:
+        raise ValueError("counts are not COCO run lengths: empty")
+    found, _ = runs.parse(codes, np.array([0, codes.size]), np.array([height * width]))
+    if not found[1::2].any():
         raise ValueError("the mask has no pixel")
-    return runs
+    return found
 
 
-def from_runs(runs: np.ndarray, height: int) -> Window:
-    """Tight window of checked run lengths; only the columns that the mask touches are allocated."""
-    stops = np.cumsum(runs)
-    begin, end = stops[0::2][: runs[1::2].size], stops[1::2]
-    some = end > begin
-    begin, end = begin[some], end[some]
-    left, right = int(begin[0]) // height, (int(end[-1]) - 1) // height
-    steps = np.zeros((right - left + 1) * height + 1, np.int8)
-    np.add.at(steps, begin - left * height, 1)
-    np.add.at(steps, end - left * height, -1)
-    mask = np.cumsum(steps[:-1], dtype=np.int8).view(bool).reshape(-1, height).T
-    tight = Window(left, 0, mask).tight()
-    return Window(tight.x0, tight.y0, np.ascontiguousarray(tight.mask))
+def from_runs(lengths: np.ndarray, height: int, allow: Callable[[int], None] | None = None) -> Window:
+    """Tight window of checked run lengths, background first, column by column; only its box is allocated.
+
+    Args:
+        lengths: int64 (n,).
+        height: Of the columns, pixels.
+        allow: Is given the number of pixels of the box before it is made, and raises where they are too many.
+
+    Returns:
+        The mask; of size 0 x 0 where it is empty.
+    """
+    return runs.windows(runs.intervals(lengths, np.array([0, lengths.size])), height, allow)[0]
+
+
+def paint(begin: np.ndarray, end: np.ndarray, height: int, allow: Callable[[int], None] | None = None) -> Window:
+    """Tight window of runs of pixels, column by column; see `from_runs`.
+
+    Args:
+        begin: int64 (n,), ascending: first pixels of runs.
+        end: int64 (n,): one past their last pixels, above `begin`, at most the next begin.
+        height: Of the columns, pixels.
+        allow: As in `from_runs`.
+    """
+    return runs.windows(runs.joined(begin, end, np.zeros(begin.size, np.int64), 1), height, allow)[0]
 
 
 def fill_polygons(rings: Sequence[Sequence[float]], height: int, width: int) -> Window:

@@ -24,14 +24,14 @@ from tqdm import tqdm
 
 from crowdmask import files
 from crowdmask.config import Config, FolderDataset
-from crowdmask.corrections import crops, howto, selection, sources
+from crowdmask.corrections import crops, howto, selection
 from crowdmask.corrections.exchange import record as records
 from crowdmask.corrections.exchange import tools
 from crowdmask.corrections.exchange.base import MAX_PIXELS, MAX_SIDE
 from crowdmask.corrections.looks import looks
+from crowdmask.corrections.present import Present
 from crowdmask.corrections.selection import Key
-from crowdmask.datasets import images, reader_for
-from crowdmask.datasets.base import batches_of
+from crowdmask.datasets import images
 from crowdmask.errors import DataError
 
 LONGEST_ID = 100
@@ -39,6 +39,23 @@ LONGEST_ID = 100
 
 _ENDINGS = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp",), "WEBP": (".webp",)}
 """What every tool shows; other formats are handed out as PNG."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image with its masks.
+
+    Attributes:
+        image: Its row of `tables.IMAGES`.
+        heads: Its masks as merged, in table order.
+        edits: Fingerprints of the edits that they contain.
+        way_out: What makes the tables of the image anew.
+    """
+
+    image: dict[str, Any]
+    heads: tuple[records.Head, ...]
+    edits: tuple[str, ...]
+    way_out: str
 
 
 @dataclass(frozen=True)
@@ -102,41 +119,36 @@ def export(
         DataError: tables missing, damaged, or older than the edit files; an image file that has changed; a folder that
             is not empty or cannot be written.
     """
-    entry, base = config.datasets[name], Path(results, name)
-    reader = reader_for(name, entry, str(results))
-    refs = reader.list_images()
-    known = [(ref.split, ref.image_id) for ref in refs]
-
-    def run(targets: Sequence[str]) -> str:
-        return sources.command(targets, configfiles)
-
-    review = base / "review.parquet"
+    present = Present(config, name, results, configfiles)
+    known = list(present.refs)
+    review = present.results / "review.parquet"
     scores: dict[Key, float] = {}
     if worst is not None or review.is_file():
-        scores = selection.image_scores(sources.review_scores(review, run([review.as_posix()])))
+        scores = selection.image_scores(selection.review_scores(review, f"Run: {present.command(review)}"))
     chosen = known
     if named is not None:
         chosen = selection.named(named, known)
     elif worst is not None:
         chosen = selection.worst(scores, known, worst)
     if not chosen:
-        raise DataError(review if worst is not None else reader.root, "there is no image to hand out", "Name others.")
+        raise DataError(
+            review if worst is not None else present.reader.root, "there is no image to hand out", "Name others."
+        )
     if output is not None:
         _refuse_full(Path(output))
 
     module = tools.module(tool)
-    edits = Path(config.corrections.folder, name)
-    found = sources.load(base, edits, batches_of(refs, config.batches), chosen, run)
-    handed = [found[key] for key in chosen]
+    handed = _handed(present, chosen)
     stamp = time or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     tag = _tag(name, tool, stamp, shapes, margin, handed)
-    folder = base / "corrections" / f"{tool}-{tag}" if output is None else Path(output)
+    folder = present.results / "corrections" / f"{tool}-{tag}" if output is None else Path(output)
     _refuse_full(folder)
+    entry = config.datasets[name]
     exif = entry.exif if isinstance(entry, FolderDataset) else "stored"
     with _all_or_nothing(folder) as written:
         made: list[records.Task] = []
         for source in tqdm(handed, unit="image", disable=None, leave=False):
-            made += _pictures(source, reader.root, exif, folder, tag, len(made) + 1, shapes, margin, written)
+            made += _pictures(source, present.reader.root, exif, folder, tag, len(made) + 1, shapes, margin, written)
         record = records.Record(tag=tag, dataset=name, tool=tool, time=stamp, tasks=tuple(made))
         with _listed(folder, written):
             annotations = module.write(folder, record)
@@ -148,6 +160,17 @@ def export(
     return Export(folder, record, path, rows)
 
 
+def _handed(present: Present, chosen: Sequence[Key]) -> list[Source]:
+    """The images wanted; nothing that the edit files have overtaken, or people would correct what is corrected."""
+    present.refuse_missing(chosen)
+    found: dict[Key, Source] = {}
+    for key in present.by_batch(chosen):
+        now = present.image(*key)
+        present.refuse_unmerged(now)
+        found[key] = Source(now.row, now.heads, now.edits, present.way_out(*key))
+    return [found[key] for key in chosen]
+
+
 def _refuse_full(folder: Path) -> None:
     """Nothing is ever written over."""
     if folder.is_dir() and not any(folder.iterdir()):
@@ -157,7 +180,7 @@ def _refuse_full(folder: Path) -> None:
         raise DataError(folder, fault, "Name another one with --output, or remove it.")
 
 
-def _tag(name: str, tool: str, time: str, shapes: int, margin: int, handed: Sequence[sources.Source]) -> str:
+def _tag(name: str, tool: str, time: str, shapes: int, margin: int, handed: Sequence[Source]) -> str:
     """Name of an export: of all that decides what is in it."""
     digest = hashlib.sha256(json.dumps([name, tool, time, shapes, margin]).encode())
     for source in handed:
@@ -208,7 +231,7 @@ def _write(path: Path, content: bytes, written: list[Path]) -> None:
 
 
 def _pictures(
-    source: sources.Source,
+    source: Source,
     root: str,
     exif: images.Exif,
     folder: Path,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import getpass
+import fcntl
 import json
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,13 @@ from crowdmask.corrections.exchange.base import File, Picture
 from crowdmask.corrections.importing import Change, Image, Source
 from crowdmask.corrections.looks import alike
 from crowdmask.corrections.present import Present
-from crowdmask.errors import CrowdmaskError, DataError
+from crowdmask.errors import CrowdmaskError, DataError, SettingsError, printable
 from crowdmask.files import replacing
 
 OURS = ("README.txt", "tasks.csv", "labels.json", "label_config.xml", "labels.csv")
 """Files of an export that hold no masks."""
+MAX_TOLERANCE = 10.0
+"""Most that tracing may move a border, pixels; more would hide the edits of small heads."""
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -32,10 +36,11 @@ class _Import:
     Args:
         present: The data set.
         args: Of the command line.
+        user: Author where neither they nor the file name one.
     """
 
-    def __init__(self, present: Present, args: argparse.Namespace) -> None:
-        self.present, self.args = present, args
+    def __init__(self, present: Present, args: argparse.Namespace, user: str) -> None:
+        self.present, self.args, self.user = present, args, user
         self.images: dict[tuple[str, str], Image] = {}
         self.paths: dict[tuple[str, str], Path] = {}
         self.refused: list[str] = []
@@ -46,11 +51,6 @@ class _Import:
             for task in found.tasks
         }
         self.by_stem = {Path(name).stem: task for name, task in self.tasks.items()}
-        if args.time is not None:
-            try:
-                datetime.fromisoformat(args.time)
-            except ValueError:
-                raise CrowdmaskError(f"--time {args.time!r}: write it as 2025-03-01T12:00:00Z") from None
 
     def read(self) -> None:
         """Compare every picture of every file; faults are collected."""
@@ -99,8 +99,7 @@ class _Import:
                     "Export the images with `crowdmask corrections export`, and keep their file names.",
                 )
             image = self._image(refs[0].split, refs[0].image_id)
-            now = self.present.image(refs[0].split, refs[0].image_id)
-            task = importing.whole(now.row, now.merged, now.made, len(now.edits.edits) if now.edits else 0)
+            task = importing.whole(self.present.image(refs[0].split, refs[0].image_id))
         problem = importing.mismatch(picture, task, image.row)
         if problem:
             raise DataError(place, f"{picture.name}: {problem}", "Export the image again.")
@@ -111,7 +110,7 @@ class _Import:
             tool=picture.tool,
             file=Path(file.name.partition(".zip:")[0] + (".zip" if ".zip:" in file.name else "")).name,
             sha256=file.sha256,
-            author=self.args.author or picture.author or _user(),
+            author=self.args.author or picture.author or self.user,
             time=self.args.time or picture.time or now_time,
         )
         try:
@@ -123,12 +122,16 @@ class _Import:
         key = split, image_id
         if key not in self.images:
             now = self.present.image(split, image_id)
-            self.images[key] = Image(now.row, now.made, now.edits)
-            self.paths[key] = now.edit_path
+            self.images[key] = Image(now.row, now.made, now.file)
+            self.paths[key] = now.path
         return self.images[key]
 
     def write(self) -> list[str]:
-        """Write the edit files, after all of them have been checked; their paths."""
+        """Write the edit files, after all of them have been checked, or none; their paths.
+
+        Raises:
+            DataError: a file has been changed since it was read, gets too long, or cannot be written.
+        """
         texts = {}
         for key, image in self.images.items():
             changes: Iterable[Change] = image.changes
@@ -137,22 +140,75 @@ class _Import:
             edits = importing.edits_of(image, changes)
             if edits:
                 texts[self.paths[key]] = native.dump(importing.file_with(image, edits))
-        if self.args.dry_run:
+                if len(texts[self.paths[key]].encode()) > native.MAX_BYTES:
+                    raise DataError(self.paths[key], "with these edits it gets too long", "Take superseded ones out.")
+        if self.args.dry_run or not texts:
             return []
-        for path, text in texts.items():
-            with replacing(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+        files = {self.paths[key]: image.file for key, image in self.images.items()}
+        folder = self.present.corrections / self.present.name
+        with _locked(folder), _named(folder), ExitStack() as stack:
+            for path, text in texts.items():
+                if (native.load(path) if path.is_file() else None) != files[path]:
+                    raise DataError(path, "the edit file has been changed since it was read", "Import once more.")
+                with _named(path):
+                    stack.enter_context(replacing(path)).write_text(text, encoding="utf-8")
         return [str(path) for path in texts]
 
 
-def run(args: argparse.Namespace, present: Present) -> None:
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other imports from writing; the lock ends with the process, and leaves no file."""
+    with _named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network folders have no locks: then the comparison before writing has to do
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror or error})"
+        raise DataError(path, problem, "Nothing was imported. Make room, or correct the permissions.") from None
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse options that make no sense.
+
+    Raises:
+        SettingsError: with the option.
+    """
+    conflicts.check_policy(args.conflicts)
+    if args.author is not None and not (0 < len(args.author) <= 200 and args.author.isprintable()):
+        raise SettingsError("--author: write a name of 1 to 200 printable characters")
+    if not 0 <= args.tolerance <= MAX_TOLERANCE:  # false for NaN, too
+        raise SettingsError(f"--tolerance {args.tolerance}: write a number of pixels from 0 to {MAX_TOLERANCE:g}")
+    if args.time is not None:
+        try:
+            datetime.fromisoformat(args.time)
+        except ValueError:
+            raise SettingsError(f"--time {args.time!r}: write it as 2025-03-01T12:00:00Z") from None
+
+
+def run(args: argparse.Namespace, present: Present, user: str) -> None:
     """Import files; prints what they say.
+
+    Args:
+        args: Of the command line.
+        present: The data set.
+        user: Name of the account.
 
     Raises:
         CrowdmaskError: anything was refused as a whole: nothing has been written.
     """
-    conflicts.check_policy(args.conflicts)
-    work = _Import(present, args)
+    check_options(args)
+    work = _Import(present, args, user)
     work.read()
     for image in work.images.values():
         importing.settle(image, args.conflicts, args.stale)
@@ -162,9 +218,10 @@ def run(args: argparse.Namespace, present: Present) -> None:
         files = [str(path) for path in args.files]
         print(json.dumps({**found, **_lists(work), "files": files, "written": written}, indent=1))
     else:
-        print("\n".join(_diff(work)))
+        print("\n".join(map(printable, _diff(work))))
         print(", ".join(f"{number} {kind}" for kind, number in found.items()))
-        print("nothing written" if not written else f"wrote {len(written)} edit files; next: {present.command()}")
+        command = present.command(present.results / "masks.json")
+        print(f"wrote {len(written)} edit files; next: {command}" if written else "nothing written")
     if work.refused:
         raise CrowdmaskError("nothing was imported:\n  " + "\n  ".join(work.refused))
     disputed = sum(c.kind == "refused" for image in work.images.values() for c in image.changes)
@@ -209,10 +266,3 @@ def _diff(work: _Import) -> Iterator[str]:
 
 def _is_label_map(file: File) -> bool:
     return "SegmentationMap/" in file.name.replace("\\", "/")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser() or "unknown"
-    except (OSError, KeyError):
-        return "unknown"

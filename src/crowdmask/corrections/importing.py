@@ -7,7 +7,7 @@ picture of every file has been checked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -16,6 +16,9 @@ from crowdmask.corrections.conflicts import Conflict, Earlier
 from crowdmask.corrections.exchange.base import Picture
 from crowdmask.corrections.exchange.record import Head, Task
 from crowdmask.corrections.matching import Decision, Known, match
+from crowdmask.corrections.merge import new_ids
+from crowdmask.corrections.present import Now
+from crowdmask.errors import printable
 from crowdmask.masks import rle
 from crowdmask.masks.rle import Window
 
@@ -26,6 +29,8 @@ the present mask; `refuse`: not written."""
 KINDS = ("kept", "replaced", "added", "deleted", "ambiguous", "refused")
 SAME = 0.95
 """IoU from which two added masks are one drawing, imported twice."""
+LONGEST = 98
+"""Characters of each of two authors' names in that of their common edit, which has at most 200."""
 TWICE = 0.5
 """IoU from which two added masks mean one head."""
 
@@ -63,7 +68,7 @@ class Change:
         point_xy: Head point of a new head, pixels of the image.
         iou: Of the old and the new mask.
         where: Places in the file.
-        seen: Edits of the image's file that the masks handed out contained.
+        seen: Fingerprints of the edits that the masks handed out contained.
         base: Hash that the edit is based on.
         stale: The pipeline's own mask has changed since.
         conflict: With what another author says.
@@ -78,7 +83,7 @@ class Change:
     point_xy: tuple[float, float] | None = None
     iou: float | None = None
     where: tuple[str, ...] = ()
-    seen: int = 0
+    seen: frozenset[str] = frozenset()
     base: str | None = None
     stale: bool = False
     conflict: Conflict | None = None
@@ -105,6 +110,11 @@ class Image:
     made: dict[int, dict[str, Any]]
     file: native.EditFile | None
     changes: list[Change] = field(default_factory=list)
+
+    @property
+    def added(self) -> dict[int, int]:
+        """point_id of each head that the edit file adds, by the row of its edit."""
+        return new_ids(self.file, max(self.made, default=-1) + 1, self.key) if self.file else {}
 
     @property
     def key(self) -> str:
@@ -140,13 +150,13 @@ def compare(picture: Picture, task: Task, source: Source, tolerance: float) -> l
         tolerance: Of tracing, pixels; see `matching.match`.
     """
     heads = {head.point_id: head for head in task.heads}
+    seen = frozenset(task.edits)
     known = [Known(head.point_id, (head.x - task.x0, head.y - task.y0), task.local(head)) for head in task.heads]
-    return [
-        _change(decision, task, heads, source) for decision in match(known, picture.shapes, task.h, task.w, tolerance)
-    ]
+    found = match(known, picture.shapes, task.h, task.w, tolerance)
+    return [_change(decision, task, heads, source, seen) for decision in found]
 
 
-def _change(decision: Decision, task: Task, heads: Mapping[int, Head], source: Source) -> Change:
+def _change(decision: Decision, task: Task, heads: Mapping[int, Head], source: Source, seen: frozenset[str]) -> Change:
     window, point = decision.window, decision.point_xy
     head = None if decision.point_id is None else heads.get(decision.point_id)
     return Change(
@@ -159,7 +169,7 @@ def _change(decision: Decision, task: Task, heads: Mapping[int, Head], source: S
         point_xy=None if point is None else (point[0] + task.x0, point[1] + task.y0),
         iou=decision.iou,
         where=decision.where,
-        seen=task.edits,
+        seen=seen,
         base=None if head is None else head.base,
     )
 
@@ -172,10 +182,8 @@ def settle(image: Image, policy: str, stale: StalePolicy) -> None:
         policy: Of conflicts; see `conflicts.holds`.
         stale: What to do with changes of masks that the pipeline has made anew since.
     """
-    taken = [edit.point_id for edit in image.file.edits if edit.point_id is not None] if image.file else []
-    taken += [change.point_id for change in image.changes if change.point_id is not None]
-    adds = sum(isinstance(edit, native.Add) and edit.point_id is None for edit in image.file.edits) if image.file else 0
-    free = max([len(image.made) - 1, *taken]) + 1 + adds
+    taken = [change.point_id for change in image.changes if change.point_id is not None]
+    free = max([-1, *image.made, *image.added.values(), *taken]) + 1
     new: list[Change] = []
     mine: dict[int, Change] = {}
     for change in image.changes:
@@ -190,13 +198,17 @@ def settle(image: Image, policy: str, stale: StalePolicy) -> None:
 
 def _settle_added(image: Image, change: Change, new: Iterable[Change], policy: str) -> None:
     for other in new:
-        if other.kind == "added" and conflicts.iou(change.window, other.window) >= TWICE:
-            if other.source == change.source:  # from the overlap of two crops
+        alike = conflicts.iou(change.window, other.window) if other.kind == "added" else 0.0
+        if alike >= TWICE:
+            if alike >= SAME:
+                change.kind, change.reason = "kept", f"the same drawing as the new head {other.point_id}"
+            elif other.source == change.source:  # from the overlap of two crops
                 change.kind, change.reason = "ambiguous", f"a second drawing of the new head {other.point_id}"
             else:
                 earlier = Earlier(-1, other.source.author, other.source.time, other.window)
                 _contest(change, other.point_id, earlier, policy)
             return
+    ids = image.added
     for number, edit in enumerate(image.file.edits if image.file else ()):
         if not isinstance(edit, native.Add):
             continue
@@ -208,14 +220,18 @@ def _settle_added(image: Image, change: Change, new: Iterable[Change], policy: s
         if alike >= SAME:
             change.kind, change.reason = "kept", f"imported before: edit {number} of the image's file"
             return
-        if alike >= TWICE and number >= change.seen:
-            _contest(change, edit.point_id, Earlier(number, edit.author, edit.time, window), policy)
+        if alike >= TWICE and native.fingerprint(edit) not in change.seen:
+            _contest(change, ids[number], Earlier(number, edit.author, edit.time, window), policy)
             return
 
 
 def _settle_known(image: Image, change: Change, mine: dict[int, Change], policy: str, stale: StalePolicy) -> None:
     assert change.point_id is not None
     now = image.made.get(change.point_id)
+    if now is None and change.point_id not in image.added.values():
+        change.kind = "refused"
+        change.reason = "its point is no longer in the annotation, nor its head in the edit file"
+        return
     earlier = None
     if change.point_id in mine:  # by another file of this import
         other = mine[change.point_id]
@@ -259,7 +275,7 @@ def _contest(change: Change, point_id: int | None, earlier: Earlier, policy: str
         change.reason = f"{earlier.author} has edited this head: {'nobody wins' if holds == 'neither' else 'it holds'}"
     elif holds == "union":
         change.kind, change.window = "replaced", conflicts.union(earlier.window, change.window)
-        change.source = replace(change.source, author=f"{earlier.author} + {author}")
+        change.source = replace(change.source, author=f"{earlier.author[:LONGEST]} + {author[:LONGEST]}")
     if change.kind == "added":
         change.kind = "replaced"  # of the head that the other one has added
     if change.kind == "replaced":
@@ -268,12 +284,22 @@ def _contest(change: Change, point_id: int | None, earlier: Earlier, policy: str
 
 
 def accepted(image: Image) -> list[Change]:
-    """Changes that confirm the masks that came back as they were handed out."""
-    return [
-        replace(change, kind="accepted")
-        for change in image.changes
-        if change.kind == "kept" and change.head is not None and change.conflict is None
-    ]
+    """Changes that confirm the masks that came back as they were handed out, but for those that others have edited."""
+    others = {change.point_id for change in image.changes if change.kind != "kept" or change.conflict is not None}
+    kept = {change.point_id: change for change in image.changes if change.kind == "kept" and change.head is not None}
+    found = []
+    for point_id, change in kept.items():
+        now = [
+            edit
+            for edit in (image.file.edits if image.file else ())
+            if edit.point_id == point_id and native.fingerprint(edit) not in change.seen
+        ]
+        gone = point_id not in image.made and point_id not in image.added.values()
+        drawn = any(not isinstance(edit, native.Accept) for edit in now)
+        again = any(edit.author == change.source.author for edit in now)
+        if not (point_id in others or gone or drawn or again):
+            found.append(replace(change, kind="accepted"))
+    return found
 
 
 def edits_of(image: Image, changes: Iterable[Change]) -> list[native.Edit]:
@@ -290,7 +316,7 @@ def edits_of(image: Image, changes: Iterable[Change]) -> list[native.Edit]:
             "time": change.source.time,
             "note": change.reason or None,
             "provenance": native.Provenance(
-                tool=change.source.tool, file=change.source.file, sha256=change.source.sha256
+                tool=change.source.tool, file=printable(change.source.file), sha256=change.source.sha256
             ),
         }
         based = {**common, "point_id": change.point_id, "base": change.base}
@@ -335,24 +361,13 @@ def counts(images: Iterable[Image], refused: int = 0) -> dict[str, int]:
     return found
 
 
-def whole(
-    row: Mapping[str, Any], merged: Iterable[Mapping[str, Any]], made: Mapping[int, Mapping[str, Any]], edits: int
-) -> Task:
+def whole(now: Now) -> Task:
     """A task for an image that was handed out without a record: its masks as they are now.
 
     Args:
-        row: Of `tables.IMAGES`.
-        merged: Its rows of `tables.MASKS` after merge.
-        made: Those of exclude, by point_id.
-        edits: Edits in its file.
+        now: The image.
     """
-    heads = [
-        Head.of(dict(head), made[head["point_id"]]["sha256"] if head["point_id"] in made else None) for head in merged
-    ]
+    row = now.row
     size = {"height": row["height"], "width": row["width"], "h": row["height"], "w": row["width"]}
     key = {"split": row["split"], "image_id": row["image_id"], "sha256": row["sha256"], "picture": row["sha256"]}
-    return Task(name=row["path"], thumb="0" * 128, edits=edits, heads=tuple(heads), **key, **size)
-
-
-Opener = Callable[[str, str], Image]
-"""(split, image_id) -> what is known of the image now."""
+    return Task(name=row["path"], thumb="0" * 128, edits=now.edits, heads=now.heads, **key, **size)

@@ -7,6 +7,7 @@ file is checked before a pixel is allocated: a file may come from anybody. How i
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from crowdmask.config import NAME
 from crowdmask.corrections.drawing import fill_polygons, from_runs, parse_counts
 from crowdmask.errors import DataError
+from crowdmask.files import parse_json
 from crowdmask.masks.rle import Window
 
 VERSION = 1
@@ -227,7 +229,7 @@ def load(path: str | Path) -> EditFile:
     """
     try:
         size = Path(path).stat().st_size
-        text = Path(path).read_text(encoding="utf-8") if size <= MAX_BYTES else ""
+        text = Path(path).read_text(encoding="utf-8-sig") if size <= MAX_BYTES else ""
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror or error})", "Check the path.") from None
     except UnicodeDecodeError:
@@ -235,7 +237,7 @@ def load(path: str | Path) -> EditFile:
     if size > MAX_BYTES:
         raise DataError(path, f"{size} bytes, more than the {MAX_BYTES} that are read", "Is it an edit file?")
     try:
-        raw = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        raw = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise DataError(path, f"not valid JSON ({error})", _FIX) from None
     try:
@@ -288,6 +290,11 @@ _ORDER = (
 )
 
 
+def fingerprint(edit: Edit) -> str:
+    """Of all that an edit says: 16 hex digits, the same wherever it stands in its file."""
+    return hashlib.sha256(_line(_plain(edit)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
 def _plain(model: BaseModel) -> dict[str, Any]:
     values = model.model_dump(exclude_none=True)
     return {key: values[key] for key in sorted(values, key=_ORDER.index)}
@@ -304,18 +311,6 @@ def _short(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_short(part) for part in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        names = [key for key, _ in pairs]
-        raise ValueError(f"key {next(key for key in names if names.count(key) > 1)!r} twice in one object")
-    return made
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not a number")
 
 
 def _first(error: ValidationError) -> tuple[int | None, str]:

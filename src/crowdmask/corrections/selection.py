@@ -5,9 +5,13 @@ from __future__ import annotations
 import difflib
 import heapq
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
-from crowdmask.errors import SettingsError
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crowdmask.errors import DataError, SettingsError
 
 Key = tuple[str, str]
 """Split and image id."""
@@ -58,6 +62,31 @@ def _near(name: str, whole: Mapping[str, Key], splits: Mapping[str, Sequence[str
         near += [f"{split}/{image_id}" for split in splits[image_id]]
     similar = ", ".join(list(dict.fromkeys(near))[:5])
     return f"No image {name!r}" + (f"; similar: {similar}." if similar else " and none of a similar name.")
+
+
+def review_scores(path: str | Path, way_out: str) -> Iterator[tuple[str, str, float | None]]:
+    """Split, image_id and score of each mask of a review table.
+
+    Args:
+        path: The table.
+        way_out: Command that makes it.
+
+    Raises:
+        DataError: missing, damaged, or without these columns.
+    """
+    names = ["split", "image_id", "score"]
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            schema = file.schema_arrow
+            kinds = [schema.field(name).type for name in names if name in schema.names]
+            if len(kinds) < 3 or kinds[:2] != [pa.string()] * 2 or not pa.types.is_floating(kinds[2]):
+                raise DataError(path, "not a review table (split, image_id, score)", f"Delete it. {way_out}")
+            for part in file.iter_batches(columns=names):
+                yield from zip(*(part.column(name).to_pylist() for name in names), strict=True)
+    except FileNotFoundError:
+        raise DataError(path, "not made yet", way_out) from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(path, f"damaged ({' '.join(str(error).split())})", f"Delete it. {way_out}") from None
 
 
 def image_scores(rows: Iterable[tuple[str, str, float | None]]) -> dict[Key, float]:

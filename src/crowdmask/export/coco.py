@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+
 from crowdmask import tables
 from crowdmask.errors import DataError
+from crowdmask.export import source
+from crowdmask.export.source import Batch
 from crowdmask.files import replacing
-from crowdmask.masks import rle
+from crowdmask.masks import runs
 
 VERSION = 2
 """Raised when the file's content changes for the same tables."""
 
-Batch = tuple[str | Path, str | Path]
-"""Paths of the `images` and the `masks` table of one batch."""
 
-_AGAIN = "Delete it and run again."
-
-
-def write_coco(output: str | Path, batches: Sequence[Batch], dataset: str, category: str, settings: str) -> dict:
+def write_coco(
+    output: str | Path,
+    batches: Sequence[Batch],
+    dataset: str,
+    category: str,
+    settings: str,
+    shown: Callable[[Sequence[Batch]], Iterable[Batch]] = iter,
+) -> dict:
     """Write a COCO file that pycocotools and CVAT open.
 
     Every row of a masks table becomes one annotation: compressed RLE of the whole image with text counts, `iscrowd` 0,
     `area` and `bbox` of the mask itself, the head point (clipped to the image) as its only keypoint. Our own keys:
     `split` and `image_id` of images; `point_id`, `point` (x, y as annotated), `source`, `score` (left out where there
-    is none), `verified`, `author` (likewise) and `radius_px` of
-    annotations. Ids count from 1, images and masks in the order of the batches
-    and of their rows. One image or annotation a line; the same tables give the same bytes.
+    is none), `verified`, `author` (likewise) and `radius_px` of annotations. Ids count from 1, images and masks in the
+    order of the batches and of their rows. One image or annotation a line; the same tables give the same bytes.
 
     Args:
         output: File to write.
@@ -38,6 +44,7 @@ def write_coco(output: str | Path, batches: Sequence[Batch], dataset: str, categ
         dataset: Name of the data set.
         category: Name of the only category.
         settings: Canonical JSON of the export settings.
+        shown: Passes the batches on, with a progress bar.
 
     Returns:
         Numbers of `images` and `annotations` written.
@@ -46,21 +53,14 @@ def write_coco(output: str | Path, batches: Sequence[Batch], dataset: str, categ
         DataError: a table is missing or damaged, an image comes twice, a mask belongs to no image of its batch, leaves
             its image or comes twice, or its stored area is not that of its pixels.
     """
-    sizes: list[tuple[Any, dict[tuple[str, str], tuple[int, int, int]]]] = []
+    known = source.images(batches)
     with replacing(output) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
-        head = {
-            "info": _info(batches, dataset, settings),
-            "licenses": [],
-            "categories": [
-                {"id": 1, "name": category, "supercategory": "person", "keypoints": ["head"], "skeleton": []}
-            ],
-        }
         file.write("{\n")
-        for key, value in head.items():
+        for key, value in head(batches, dataset, category, settings).items():
             file.write(f"{_line(key)}: {_line(value)},\n")
-        images = _write_list(file, "images", _images(batches, sizes))
+        images = _write_list(file, "images", _images(image for images in known for image in images))
         file.write(",\n")
-        annotations = _write_list(file, "annotations", _annotations(batches, sizes))
+        annotations = _write_list(file, "annotations", _annotations(shown(batches), known))
         file.write("\n}\n")
     return {"images": images, "annotations": annotations}
 
@@ -69,15 +69,24 @@ def _line(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _write_list(file: TextIO, name: str, lines: Iterable[dict[str, Any]]) -> int:
+def _write_list(file: TextIO, name: str, lines: Iterable[str]) -> int:
     file.write(f'"{name}": [')
     count = 0
-    for entry in lines:
+    for line in lines:
         file.write(",\n" if count else "\n")
-        file.write(_line(entry))
+        file.write(line)
         count += 1
     file.write("\n]" if count else "]")
     return count
+
+
+def head(batches: Sequence[Batch], dataset: str, category: str, settings: str) -> dict[str, Any]:
+    """What stands before the images; see `write_coco`."""
+    return {
+        "info": _info(batches, dataset, settings),
+        "licenses": [],
+        "categories": [{"id": 1, "name": category, "supercategory": "person", "keypoints": ["head"], "skeleton": []}],
+    }
 
 
 def _info(batches: Sequence[Batch], dataset: str, settings: str) -> dict[str, Any]:
@@ -98,84 +107,78 @@ def _info(batches: Sequence[Batch], dataset: str, settings: str) -> dict[str, An
     }
 
 
-def _images(batches: Sequence[Batch], sizes: list) -> Iterator[dict[str, Any]]:
-    """Image entries; `sizes` receives, batch by batch, the id, height and width of each image."""
-    seen: set[tuple[str, str]] = set()
-    for path, _ in batches:
-        known: dict[tuple[str, str], tuple[int, int, int]] = {}
-        for row in tables.stream(path, "images", batch=64):
-            key = row["split"], row["image_id"]
-            if key in seen:
-                raise DataError(path, f"image {key[0]}/{key[1]} is in the data set twice", _AGAIN)
-            seen.add(key)
-            known[key] = len(seen), row["height"], row["width"]
-            yield {
-                "id": len(seen),
-                "file_name": row["path"],
-                "height": row["height"],
-                "width": row["width"],
-                "split": row["split"],
-                "image_id": row["image_id"],
+def _images(known: Iterable[source.Image]) -> Iterator[str]:
+    for image in known:
+        yield _line(
+            {
+                "id": image.number,
+                "file_name": image.path,
+                "height": image.height,
+                "width": image.width,
+                "split": image.split,
+                "image_id": image.image_id,
             }
-        sizes.append(known)
+        )
 
 
-def _annotations(batches: Sequence[Batch], sizes: list) -> Iterator[dict[str, Any]]:
-    number = 0
-    for (_, path), known in zip(batches, sizes, strict=True):
-        seen: set[tuple[int, int]] = set()
-        for index, row in enumerate(tables.stream(path, "masks")):
-            name = f"point {row['point_id']} of image {row['split']}/{row['image_id']}"
-            image = known.get((row["split"], row["image_id"]))
-            if image is None:
-                raise DataError(path, f"{name}: the image is not in the images table", _AGAIN, row=index)
-            if (image[0], row["point_id"]) in seen:
-                raise DataError(path, f"{name} has two masks", _AGAIN, row=index)
-            seen.add((image[0], row["point_id"]))
-            number += 1
-            try:
-                entry = annotation(row, *image[1:])
-            except ValueError as error:
-                raise DataError(path, f"{name}: {error}", _AGAIN, row=index) from None
-            yield {"id": number, "image_id": image[0], **entry}
+def _annotations(batches: Iterable[Batch], known: Sequence[Sequence[source.Image]]) -> Iterator[str]:
+    number = 1
+    for (_, path), images in zip(batches, known, strict=True):
+        for chunk in source.chunks(path, images, _COLUMNS):
+            yield from _lines(path, chunk, images, number)
+            number += chunk.place.size
 
 
-def annotation(row: dict[str, Any], height: int, width: int) -> dict[str, Any]:
-    """COCO annotation, without ids, of one row of a masks table.
+_COLUMNS = ("x", "y", "source", "verified", "author", "score", "radius_px")
 
-    Args:
-        row: Columns of `tables.MASKS`.
-        height: Of the image, pixels.
-        width: Of the image, pixels.
 
-    Raises:
-        ValueError: the window leaves the image, or `area` is not the number of mask pixels.
-    """
-    window = rle.Window.from_columns(row)
-    if min(row["x0"], row["y0"]) < 0 or row["x0"] + row["w"] > width or row["y0"] + row["h"] > height:
-        raise ValueError(f"its mask leaves the image of {width} x {height} pixels")
-    window = window.tight()
-    area = window.area
-    if area != row["area"]:
-        raise ValueError(f"its mask has {area} pixels, its row says {row['area']}")
-    h, w = window.mask.shape
-    x, y = row["x"], row["y"]
-    entry: dict[str, Any] = {
-        "category_id": 1,
-        "segmentation": {"size": [height, width], "counts": rle.full_counts(window, height, width).decode("ascii")},
-        "area": area,
-        "bbox": [window.x0, window.y0, w, h] if area else [0, 0, 0, 0],
-        "iscrowd": 0,
-        "keypoints": [min(max(x, 0.0), width - 1.0), min(max(y, 0.0), height - 1.0), 2],
-        "num_keypoints": 1,
-        "point_id": row["point_id"],
-        "point": [x, y],
-        "source": row["source"],
-        "verified": row["verified"],
-        "radius_px": round(row["radius_px"], 4),
-    }
-    if row["score"] is not None:
-        entry["score"] = round(row["score"], 6)
-    if row["author"] is not None:
-        entry["author"] = row["author"]
-    return entry
+def _lines(path: str | Path, chunk: source.Chunk, images: Sequence[source.Image], number: int) -> Iterator[str]:
+    """One annotation a mask; text is put together column by column, which is ten times as fast as `json.dumps`."""
+    sizes = np.array([[image.height, image.width] for image in images], np.int64).reshape(-1, 2)[chunk.place]
+    codes, starts = runs.compress(chunk.whole, sizes.prod(axis=1))
+    text, edges = codes.tobytes().decode("ascii"), starts.tolist()
+    heads = [
+        f'"image_id": {i.number}, "category_id": 1, "segmentation": {{"size": [{i.height}, {i.width}]' for i in images
+    ]
+    x, y, radius = (chunk.numbers(name) for name in ("x", "y", "radius_px"))
+    score = chunk.columns.column("score")
+    for name, values in (("x", x), ("y", y), ("radius_px", radius), ("score", score.fill_null(0).to_numpy())):
+        if not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise DataError(path, f"column {name} holds a value that is not finite ({values[row]})", source.AGAIN)
+    height, width = sizes.T
+    rows = zip(
+        range(number, number + x.size),
+        chunk.place.tolist(),
+        pairwise(edges),
+        chunk.areas.tolist(),
+        chunk.boxes.tolist(),
+        np.where(x < 0, 0.0, np.where(x > width - 1, width - 1.0, x)).tolist(),
+        np.where(y < 0, 0.0, np.where(y > height - 1, height - 1.0, y)).tolist(),
+        chunk.numbers("point_id").tolist(),
+        x.tolist(),
+        y.tolist(),
+        _texts(chunk, "source"),
+        _texts(chunk, "verified"),
+        radius.tolist(),
+        score.to_pylist(),
+        _texts(chunk, "author"),
+        strict=True,
+    )
+    for k, place, (a, b), area, box, kx, ky, point, px, py, origin, verified, r, s, author in rows:
+        counts = text[a:b].replace("\\", "\\\\")
+        extra = "" if s is None else f', "score": {round(s, 6)!r}'
+        if author != "null":
+            extra += f', "author": {author}'
+        yield (
+            f'{{"id": {k}, {heads[place]}, "counts": "{counts}"}}, "area": {area}, "bbox": {box}, "iscrowd": 0, '
+            f'"keypoints": [{kx!r}, {ky!r}, 2], "num_keypoints": 1, "point_id": {point}, "point": [{px!r}, {py!r}], '
+            f'"source": {origin}, "verified": {verified}, "radius_px": {round(r, 4)!r}{extra}}}'
+        )
+
+
+def _texts(chunk: source.Chunk, name: str) -> list[str]:
+    """JSON text of each value of a column that has few different ones."""
+    column = chunk.columns.column(name).dictionary_encode()
+    texts = [*map(_line, column.dictionary.to_pylist()), "null"]
+    return [texts[k] for k in column.indices.fill_null(-1).to_pylist()]

@@ -7,19 +7,24 @@ import math
 MAX_KEPT = 1 << 28
 """Most pixels of all windows of a picture together, all readings (bytes)."""
 MAX_WORK = 1 << 30
-"""Most drawing that a budget begins with unless told otherwise; the unit is a pixel of a filled box."""
+"""Most drawing for all shapes of a file, beyond `FREE` each time; the unit is a pixel of a filled box (our choice)."""
+FREE = 1 << 15
+"""Drawing that does not count for that: a file of small heads may be as long as it likes (our choice), but"""
+WORK_A_BYTE = 1000
+"""all of it is paid by the bytes of the file: three times what outlines of heads of 200 pixels need (our choice)."""
 
 
 class Budget:
     """What may still be drawn and kept for one picture, or for the pictures of a file one after the other.
 
     Args:
+        size: Of the file, bytes.
         work: What may be drawn, for all pictures together.
         kept: Pixels of windows that may be kept, for each picture.
     """
 
-    def __init__(self, work: int = MAX_WORK, kept: int = MAX_KEPT) -> None:
-        self._work = work
+    def __init__(self, size: int = 0, work: int = MAX_WORK, kept: int = MAX_KEPT) -> None:
+        self._large, self._all = work, work + WORK_A_BYTE * size
         self._kept = self._all_kept = kept
 
     def new_picture(self) -> None:
@@ -32,9 +37,10 @@ class Budget:
         Raises:
             ValueError: it is more than is left.
         """
-        self._work -= math.ceil(work)
-        if self._work < 0:
-            raise ValueError("too costly to draw, with what came before; bring masks as run lengths, or several files")
+        self._all -= math.ceil(work)
+        self._large -= max(0, math.ceil(work) - FREE)
+        if self._all < 0 or self._large < 0:
+            raise ValueError("with it the file's shapes are too large, or too costly to draw; bring several files")
 
     def keep(self, pixels: int) -> None:
         """Charge the pixels of windows that are kept.

@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 import re
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from crowdmask.corrections.exchange import outlines
+from crowdmask.corrections.drawing import paint
+from crowdmask.corrections.exchange import outlines, runs
 from crowdmask.corrections.exchange.base import (
     MAX_COORDINATE,
     MAX_PIXELS,
@@ -22,13 +24,9 @@ from crowdmask.corrections.exchange.base import (
     POINT_ID,
     File,
 )
+from crowdmask.corrections.exchange.budget import Budget
 from crowdmask.errors import DataError, printable
 from crowdmask.masks.rle import Window
-
-FILE_WORK = 1 << 30
-"""Most work for all shapes of a file together, beyond `FREE` for each; about a pixel of a window (our choice)."""
-FREE = 1 << 15
-"""Work for a shape that counts for its picture only: a file of small heads may be as long as it likes (our choice)."""
 
 _ID = re.compile(rf"(?<![A-Za-z0-9_]){POINT_ID}\s*[=:]\s*(\d{{1,10}})(?!\d)", re.ASCII)
 _MAX_ID = 2**31
@@ -46,8 +44,7 @@ class Checks:
     def __init__(self, file: File, way_out: str) -> None:
         self._name = file.name
         self._way_out = way_out
-        self._file_left = FILE_WORK
-        self._budget = _Budget(self)
+        self._budget = Budget(len(file.content))
 
     def error(self, where: str, problem: str, way_out: str | None = None) -> DataError:
         """An error that names the file, the place in it, what is wrong there, and the way out."""
@@ -72,7 +69,7 @@ class Checks:
                 where,
                 f"its size {found[1]} x {found[0]} is beyond {MAX_SIDE} pixels a side or {MAX_PIXELS} altogether",
             )
-        self._budget = _Budget(self)
+        self._budget.new_picture()
         return found[0], found[1]
 
     def count(self, where: str, before: int) -> None:
@@ -84,16 +81,6 @@ class Checks:
         if before >= MAX_SHAPES:
             raise self.error(where, f"more than {MAX_SHAPES} shapes on one picture", "Leave out what is no head.")
 
-    def work(self, work: float) -> None:
-        """Charge the file for work on a shape that is about to be done.
-
-        Raises:
-            ValueError: the file's shapes take too much of it.
-        """
-        self._file_left -= max(0, math.ceil(work) - FREE)
-        if self._file_left < 0:
-            raise ValueError("with it the file's shapes are too large, or too costly to draw")
-
     def spend(self, where: str, pixels: int, work: int = 0) -> None:
         """Before a window of the picture is made: its pixels are counted, and the work for it if that is more.
 
@@ -103,7 +90,7 @@ class Checks:
         if pixels > outlines.MAX_BOX:
             raise self.error(where, f"its box has {pixels} pixels, more than {outlines.MAX_BOX}", _LARGE)
         try:
-            self.work(max(pixels, work))
+            self._budget.draw(max(pixels, work))
             self._budget.keep(pixels)
         except ValueError as error:
             raise self.error(where, str(error), _LARGE) from None
@@ -118,12 +105,13 @@ class Checks:
             raise self.error(where, "it has no list of points")
         if len(points) > MAX_POINTS:
             raise self.error(where, f"an outline of more than {MAX_POINTS} points", "Draw it anew, or as a mask.")
-        flat: list[float] = []
-        for pair in points:
-            if not isinstance(pair, list) or len(pair) != 2 or not all(type(value) in (int, float) for value in pair):
-                raise self.error(where, "its points are not pairs of numbers")
-            flat += (float(value) if abs(value) < 1e300 else math.inf for value in pair)
-        return flat
+        # Types and lengths by sets: such lists may be long, and Python's own loops are slow.
+        if not set(map(type, points)) <= {list} or not set(map(len, points)) <= {2}:
+            raise self.error(where, "its points are not pairs of numbers")
+        flat = list(chain.from_iterable(points))
+        if not set(map(type, flat)) <= {int, float}:
+            raise self.error(where, "its points are not pairs of numbers")
+        return [float(value) if abs(value) < 1e300 else math.inf for value in flat]
 
     def ring(self, where: str, ring: list[float]) -> None:
         """Check the corners of an outline, (x, y, x, y, ...); one is enough, as tracing a mask of one pixel gives.
@@ -135,9 +123,10 @@ class Checks:
             raise self.error(where, "an outline without points", "Delete the shape, or draw it anew.")
         if len(ring) > 2 * MAX_POINTS:
             raise self.error(where, f"an outline of more than {MAX_POINTS} points", "Draw it anew, or as a mask.")
-        if not all(map(math.isfinite, ring)):
+        far = np.abs(np.array(ring)).max()
+        if not np.isfinite(far):
             raise self.error(where, "a coordinate is not finite")
-        if max(map(abs, ring)) > MAX_COORDINATE:
+        if far > MAX_COORDINATE:
             raise self.error(where, f"a coordinate beyond {MAX_COORDINATE:.0f} pixels")
 
     def readings(self, where: str, ring: list[float], height: int, width: int, corner: bool) -> tuple[Window, ...]:
@@ -173,42 +162,11 @@ class Checks:
         Raises:
             DataError: too large together with the shapes before.
         """
-        if begin.size == 0:
-            return Window(x0, y0, np.zeros((0, 0), bool))
-        top, bottom = int(begin[0]) // width, (int(end[-1]) - 1) // width
-        # A run over the end of a row touches both borders of the box; without one, no run leaves its row.
-        left, right = int((begin % width).min()), int(((end - 1) % width).max())
-        rows = begin // width
-        if ((end - 1) // width != rows).any():
-            left, right = 0, width - 1
-        h, w = bottom - top + 1, right - left + 1
-        self.spend(where, h * w)
-        steps = np.zeros(h * w + 1, np.int8)
-        if w == width:
-            shift = np.int64(top * width)
-            np.add.at(steps, begin - shift, 1)
-            np.add.at(steps, end - shift, -1)
-        else:
-            shift = rows * width + left - (rows - top) * w
-            np.add.at(steps, begin - shift, 1)
-            np.add.at(steps, end - shift, -1)
-        np.cumsum(steps, out=steps)
-        return Window(x0 + left, y0 + top, steps[:-1].view(bool).reshape(h, w))
+        turned = paint(begin, end, width, lambda pixels: self.spend(where, pixels))  # columns for rows
+        return Window(x0 + turned.y0, y0 + turned.x0, np.ascontiguousarray(turned.mask.T))
 
 
-class _Budget(outlines.Budget):
-    """What a picture's shapes may cost, charged to its file as well."""
-
-    def __init__(self, checks: Checks) -> None:
-        super().__init__()
-        self._checks = checks
-
-    def draw(self, work: float) -> None:
-        super().draw(work)
-        self._checks.work(work)
-
-
-def runs(mask: np.ndarray) -> np.ndarray:
+def row_runs(mask: np.ndarray) -> np.ndarray:
     """Run lengths of a bool (h, w) mask row by row, int64 (n,), the first for background (it may be 0)."""
     flat = mask.ravel()
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -219,14 +177,11 @@ def runs(mask: np.ndarray) -> np.ndarray:
 
 def whole(value: Any) -> int | None:
     """A whole number of at most 18 digits, also as text or as 12.0; None for anything else."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value if abs(value) < 10**18 else None
     if isinstance(value, str):
         found = re.fullmatch(r"\s*(-?\d{1,18})(?:\.0*)?\s*", value, re.ASCII) if len(value) < 100 else None
         return int(found[1]) if found else None
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 10**18 else None
+    number = runs.whole(value)
+    return number if number is not None and abs(number) < 10**18 else None
 
 
 def point_id(value: Any) -> int | None:

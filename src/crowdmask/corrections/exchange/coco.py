@@ -15,7 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from crowdmask.corrections.exchange import bounded_json, outlines, runs
+from crowdmask.corrections.exchange import checks as c
+from crowdmask.corrections.exchange import jsons, outlines, runs
 from crowdmask.corrections.exchange.base import (
     LABEL,
     MAX_COORDINATE,
@@ -27,7 +28,7 @@ from crowdmask.corrections.exchange.base import (
     Picture,
     Shape,
 )
-from crowdmask.corrections.exchange.budget import MAX_WORK, Budget
+from crowdmask.corrections.exchange.budget import Budget
 from crowdmask.corrections.exchange.record import Record, Task
 from crowdmask.errors import DataError
 from crowdmask.files import replacing
@@ -39,8 +40,6 @@ FILE = "annotations.json"
 """Name of the only file that is written, beside the folder `images`."""
 
 _WAY_OUT = "Export it from the tool again, as COCO instances with masks."
-_WORK_A_BYTE = 1000
-"""Drawing that a byte of the file pays for: three times what outlines of heads of 200 pixels need (our choice)."""
 _MAX_AUTHOR = 200
 """Longest name of an author, as edit files have it."""
 
@@ -119,7 +118,7 @@ def read(file: File) -> Iterator[Picture]:
         DataError: not such a file; with the annotation: an unknown or faulty image, a box without mask, run lengths or
             rings that do not fit or are too costly.
     """
-    raw = bounded_json.read(file, _WAY_OUT)
+    raw = jsons.parse(file.content, c.Checks(file, _WAY_OUT))
     if not isinstance(raw, dict) or not all(isinstance(raw.get(key), list) for key in ("images", "annotations")):
         raise DataError(file.name, "not a COCO file: no lists `images` and `annotations`", _WAY_OUT)
     images = _images(file, raw["images"])
@@ -137,7 +136,7 @@ def read(file: File) -> Iterator[Picture]:
         if len(found[image]) > MAX_SHAPES:
             raise DataError(file.name, f"image {image} has more than {MAX_SHAPES} annotations", _WAY_OUT)
     author, time = _provenance(raw.get("info"))
-    budget = Budget(MAX_WORK + _WORK_A_BYTE * len(file.content))
+    budget = Budget(len(file.content))
     for number, (name, height, width) in images.items():
         budget.new_picture()
         shapes = [_shape(file, where, entry, height, width, budget) for where, entry in found.pop(number)]
@@ -204,21 +203,7 @@ def id_of(entry: dict[str, Any]) -> int | None:
     """The head's id; where the attribute is there it counts, whatever it says, for it is what a person may change."""
     attributes = entry.get("attributes")
     holder = attributes if isinstance(attributes, dict) and POINT_ID in attributes else entry
-    return as_id(holder.get(POINT_ID))
-
-
-def as_id(value: Any) -> int | None:
-    """Id of a head from what a tool made of it: 12, 12.0, "12" or "12.0"; None for anything else.
-
-    Args:
-        value: Any JSON value, or text of an attribute.
-    """
-    if isinstance(value, str):
-        if not re.fullmatch(r"\s*[0-9]{1,10}(\.0*)?\s*", value, re.ASCII):
-            return None
-        value = int(value.partition(".")[0])
-    number = runs.whole(value)
-    return number if number is not None and 0 <= number < 2**31 else None
+    return c.point_id(holder.get(POINT_ID))
 
 
 def point_of(value: Any) -> tuple[float, float] | None:

@@ -102,7 +102,7 @@ def _masks(task: Task) -> Iterator[str]:
         if window.mask.size:
             yield (
                 f'    <mask label="{LABEL}" source="manual" occluded="0" '
-                f'rle="{", ".join(map(str, c.runs(window.mask).tolist()))}" '
+                f'rle="{", ".join(map(str, c.row_runs(window.mask).tolist()))}" '
                 f'left="{window.x0}" top="{window.y0}" width="{w}" height="{h}" z_order="0">\n'
                 f'      <attribute name="{POINT_ID}">{head.point_id}</attribute>\n    </mask>\n'
             )

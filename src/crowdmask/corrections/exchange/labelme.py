@@ -235,7 +235,9 @@ def _polygon(where: str, ring: list[float], height: int, width: int, checks: c.C
     if len(whole) < 6:
         return Window(0, 0, np.zeros((0, 0), bool))  # labelme does not draw it
     low, high = max(min(whole[1::2]), 0), min(max(whole[1::2]), height - 1)
-    checks.spend(where, 0, max(high - low + 1, 0) * len(whole))  # for each row, Pillow looks at every edge
+    # For each row, Pillow looks at every edge; measured besides: 0.8 us an edge of 5,000, 6 us an edge of 50,000.
+    edges = len(whole) // 2
+    checks.spend(where, 0, edges * (2 * max(high - low + 1, 0) + 150 + edges // 40))
     return _painted(where, "polygon", whole, height, width, checks)
 
 

@@ -8,6 +8,7 @@ mask that was handed out, pixel by pixel. Nothing is drawn before its cost is ch
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -46,17 +47,22 @@ def ring(values: Any) -> Ring:
     if len(values) > 2 * MAX_POINTS:
         raise ValueError(f"more than {MAX_POINTS} points in one outline; bring the mask as run lengths")
     flat: list[Any] = list(values)
+    # Types and lengths by sets: such lists may be long, and Python's own loops are slow.
     if flat and isinstance(flat[0], list | tuple):
-        if not all(isinstance(point, list | tuple) and len(point) == 2 for point in flat):
+        if not set(map(type, flat)) <= {list, tuple} or not set(map(len, flat)) <= {2}:
             raise ValueError("an outline's points are not all pairs of numbers")
-        flat = [number for point in flat for number in point]
+        flat = list(chain.from_iterable(flat))
     if len(flat) % 2:
         raise ValueError(f"an outline has {len(flat)} numbers: an x lacks its y")
-    if not all(type(number) in (int, float) for number in flat):
+    if not set(map(type, flat)) <= {int, float}:
         raise ValueError("an outline holds something that is no number")
-    if not all(-MAX_COORDINATE <= number <= MAX_COORDINATE for number in flat):  # false for NaN, too
+    try:
+        made = np.array(flat, np.float64).reshape(-1, 2)
+    except OverflowError:  # a whole number of hundreds of digits
+        made = np.full((1, 2), np.inf)
+    if not (np.abs(made) <= MAX_COORDINATE).all():  # false for NaN, too
         raise ValueError(f"a coordinate is no number within {MAX_COORDINATE:.0f} pixels")
-    return np.array(flat, np.float64).reshape(-1, 2)
+    return made
 
 
 def check(rings: Sequence[Ring]) -> None:

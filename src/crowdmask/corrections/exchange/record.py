@@ -79,7 +79,9 @@ class Task(_Model):
     y0: int = Field(0, ge=0)
     w: _Side = Field(description="width of the crop")
     h: _Side
-    edits: int = Field(ge=0, description="edits in the image's edit file at that time: those the masks contain")
+    edits: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...] = Field(
+        description="fingerprints of the edits that the masks contain: those of the edit file at that time"
+    )
     heads: tuple[Head, ...]
 
     @model_validator(mode="after")

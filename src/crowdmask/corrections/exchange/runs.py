@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from crowdmask.corrections.drawing import parse_counts
+from crowdmask.corrections.drawing import from_runs, parse_counts
 from crowdmask.corrections.exchange.budget import Budget
 from crowdmask.corrections.native import MAX_COUNTS
 from crowdmask.masks.rle import Window
@@ -73,42 +73,19 @@ def _compressed(number: int) -> str:
 
 
 def window(runs: np.ndarray, height: int, budget: Budget) -> Window:
-    """Tight window of checked run lengths; nothing but its own box is allocated. Not charged as kept.
+    """Tight window of checked run lengths; see `drawing.from_runs`. Not charged as kept.
 
     Args:
         runs: int64 (n,), background first, that add up to the picture; one after another they fit in 2**28 pixels.
         height: Of the picture, pixels.
         budget: What the picture's shapes may cost.
 
-    Returns:
-        The mask; of size 0 x 0 where the runs hold no pixel.
-
     Raises:
         ValueError: the box is larger than what is left for the picture's shapes, or too costly.
     """
-    stops = np.cumsum(runs)
-    begin, end = stops[0::2][: runs[1::2].size], stops[1::2]
-    some = end > begin
-    begin, end = begin[some], end[some]
-    if not begin.size:
-        return Window(0, 0, np.zeros((0, 0), bool))
-    first, last = begin // height, (end - 1) // height
-    left, w = int(first[0]), int(last[-1] - first[0]) + 1
-    if (last > first).any():  # a run over a column's end holds its lowest pixel and the next one's uppermost
-        top, h = 0, height
-    else:
-        top = int((begin % height).min())
-        h = int(((end - 1) % height).max()) - top + 1
-    budget.room(h * w)
-    budget.draw(h * w)
-    pieces = last - first + 1
-    column = np.repeat(first, pieces) + np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    start = np.maximum(np.repeat(begin, pieces), column * height) - column * height - top
-    stop = np.minimum(np.repeat(end, pieces), (column + 1) * height) - column * height - top
-    # One cell more in each column, where the steps down of its last row go.
-    steps = np.zeros(w * (h + 1), np.int8)
-    place = (column - left) * (h + 1)
-    steps[place + start] += 1  # no two runs start, or stop, at one pixel
-    steps[place + stop] -= 1
-    np.cumsum(steps, dtype=np.int8, out=steps)
-    return Window(left, top, np.ascontiguousarray(steps.reshape(w, h + 1)[:, :h].T).view(bool))
+
+    def allow(pixels: int) -> None:
+        budget.room(pixels)
+        budget.draw(pixels)
+
+    return from_runs(runs, height, allow)
