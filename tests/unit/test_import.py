@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from crowdmask import cli
+from crowdmask import cli, tables
 from crowdmask.corrections import import_run, importing, native
 from crowdmask.files import replacing
-from layouts.handout import WHO, edit, edit_path, run_merge
+from layouts.handout import WHO, edit, edit_path, mask_row, run_merge
 
 KEY = "test", "rgb"
 BLOB = [[40, 2, 50, 2, 50, 9, 40, 9]]
@@ -262,6 +262,22 @@ def test_imports_at_once_keep_every_edit_or_say_which_not(project: Path) -> None
     ]
     codes = [one.wait(timeout=120) for one in running]
     assert len(edits()) == codes.count(0) >= 1
+
+
+def test_stale_edits_name_the_page_that_shows_them(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = put(back(hand_out(), drawn={0: BLOB}))
+    table = Path("results/crowd/exclude/test/batch-0000.parquet")
+    rows = tables.read(table, "masks")
+    for row in rows:
+        if (row["image_id"], row["point_id"]) == (KEY[1], 0):
+            row |= {key: mask_row(KEY, 0, 9, 9)[key] for key in ("x0", "y0", "sha256")}
+    tables.write(table, "masks", rows, version=2, settings="{}")
+    capsys.readouterr()
+    assert cli.main(["corrections", "import", "crowd", str(path), "--author", "ada"]) == 0
+    told = capsys.readouterr().out
+    assert "made by: snakemake --cores 2 results/crowd/corrections.html" in told
+    cli.main(["corrections", "import", "crowd", str(path), "--author", "ada"])  # nothing new, nothing stale
+    assert "corrections.html" not in capsys.readouterr().out
 
 
 def test_names_of_authors_do_not_steer_the_terminal(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -222,6 +222,9 @@ def run(args: argparse.Namespace, present: Present, user: str) -> None:
         print(", ".join(f"{number} {kind}" for kind, number in found.items()))
         command = present.command(present.results / "masks.json")
         print(f"wrote {len(written)} edit files; next: {command}" if written else "nothing written")
+        if written and any(change.stale for image in work.images.values() for change in image.changes):
+            page = present.results / "corrections.html"
+            print(f"stale edits with pictures of both masks: {page}, made by: {present.command(page)}")
     if work.refused:
         raise CrowdmaskError("nothing was imported:\n  " + "\n  ".join(work.refused))
     disputed = sum(c.kind == "refused" for image in work.images.values() for c in image.changes)
