@@ -173,7 +173,7 @@ def _shape(file: File, where: str, entry: dict[str, Any], height: int, width: in
     drawn = entry.get("segmentation")
     if _is_lost_line(entry):
         nothing = outlines.readings([], height, width, corner=True)
-        return Shape(where, nothing, False, _point_id(entry), _point(entry.get("point")))
+        return Shape(where, nothing, False, id_of(entry), point_of(entry.get("point")))
     if not drawn:
         fix = "Turn the boxes into masks or polygons in the tool, or delete them there; then export again."
         raise DataError(file.name, f"{where} has no mask, at most a box", fix)
