@@ -197,7 +197,8 @@ def test_one_reading_is_that_of_pycocotools(rings):
 def test_no_pixel_lies_outside_of_the_convex_hull_by_more_than_a_pixels_half_diagonal(rings, corner):
     part = np.array(rings[0], np.float64).reshape(-1, 2) - (0.5 if corner else 0)
     found = mask_of(rings[:1], corner)
-    hull = part.astype(np.float32) if np.ptp(part) == 0 else cv2.convexHull(part.astype(np.float32))
+    single = part.astype(np.float32)
+    hull = single if np.ptp(single) == 0 else cv2.convexHull(single)
     hull = hull.reshape(-1, 1, 2)
     for y in range(H):
         for x in range(W):

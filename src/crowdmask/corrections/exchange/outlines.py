@@ -220,7 +220,8 @@ def _clip(begin: Ring, end: Ring, height: int, width: int) -> tuple[Ring, Ring]:
         for sign, bound in ((1, -0.5), (-1, size - 0.5)):
             slope, gap = sign * step[:, axis], sign * (bound - begin[:, axis])
             outside |= (slope == 0) & (gap > 0)
-            at = np.divide(gap, slope, out=np.zeros(len(begin)), where=slope != 0)
+            with np.errstate(over="ignore"):  # a line all but parallel to the border meets it infinitely far away
+                at = np.divide(gap, slope, out=np.zeros(len(begin)), where=slope != 0)
             enter = np.where(slope > 0, np.maximum(enter, at), enter)
             leave = np.where(slope < 0, np.minimum(leave, at), leave)
     kept = ~outside & (enter <= leave)

@@ -101,6 +101,17 @@ def test_without_a_record_what_is_not_merged_has_not_been_seen(take: Run) -> Non
     assert edits() == [("delete", "ada", 0)]
 
 
+@pytest.mark.parametrize("tool", ["coco", "cvat", "labelme", "label-studio", "label-map"])
+def test_a_picture_without_heads_comes_back(take: Run, tool: str) -> None:
+    edit(*KEY, *({"action": "delete", "point_id": i, **WHO} for i in range(5)))
+    run_merge()
+    command = ["corrections", "export", "crowd", "--to", tool, "--images", "/".join(KEY), "--output", "out"]
+    with contextlib.redirect_stdout(None):
+        assert cli.main(command) == 0
+    code, found, text = take("out")
+    assert code == 0 and counted(found) == {} and found["images"] == {"/".join(KEY): []}, text
+
+
 def test_an_edit_file_that_was_rewritten_by_hand_shows_no_edit_as_seen(take: Run) -> None:
     edit(*KEY, {"action": "accept", "point_id": 2, **WHO})
     run_merge()
