@@ -52,6 +52,7 @@ CASES = {"edited": ("crowd", True), "traced": ("crowd", False), "drawn": ("drawn
 """Data set, and whether masks are edited."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip where there are no judges; with xdist's loadgroup, one habit's tests go to one process."""
     absent = pytest.mark.skip(reason="CROWDMASK_JUDGES names no Python with the tools' libraries: make judges")
