@@ -72,7 +72,7 @@ judges: $(READY)
 	.venv-judges/bin/python -m pip install -q datumaro==1.13.12 label-studio-sdk==2.1.2 supervision==0.31.2 labelme==6.3.1 \
 	  faster-coco-eval==1.8.0 pycocotools==2.0.11
 	CROWDMASK_JUDGES="$(abspath .venv-judges)/bin/python" \
-	  "$(BIN)/python" -m pytest -n $(TEST_WORKERS) --dist loadgroup $(PYTEST_ARGS) tests/judges
+	  "$(BIN)/python" -m pytest -n $(TEST_WORKERS) $(PYTEST_ARGS) tests/judges
 
 lint: $(READY_LINT)
 	"$(BIN)/ruff" check .

@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,14 +54,11 @@ CASES = {"edited": ("crowd", True), "traced": ("crowd", False), "drawn": ("drawn
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip where there are no judges; with xdist's loadgroup, one habit's tests go to one process."""
+    """Skip where there are no judges."""
     absent = pytest.mark.skip(reason="CROWDMASK_JUDGES names no Python with the tools' libraries: make judges")
     for item in items:
-        if Path(__file__).parent in item.path.parents:
-            habit = getattr(item, "callspec", None) and item.callspec.params.get("habit")
-            item.add_marker(pytest.mark.xdist_group(habit or "others"))
-            if not os.environ.get("CROWDMASK_JUDGES"):
-                item.add_marker(absent)
+        if Path(__file__).parent in item.path.parents and not os.environ.get("CROWDMASK_JUDGES"):
+            item.add_marker(absent)
 
 
 @dataclass(frozen=True)
@@ -85,23 +83,37 @@ class Made:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """One run of the workflow over both data sets, exported for every tool; processes of xdist share it."""
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the processes of xdist have in common."""
     folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@contextmanager
+def once(folder: Path) -> Iterator[bool]:
+    """Whether this process is the one to fill a folder; the others wait for it."""
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder / "done"
+        yield not done.exists()
+        done.touch()
+
+
+@pytest.fixture(scope="session")
+def made(shared_folder: Path) -> Made:
+    """One run of the workflow over both data sets, exported for every tool."""
+    folder = shared_folder / "made"
     flow, forms = Flow(folder / "flow"), drawn.forms()
     places = [(dataset, tool) for dataset in DATASETS for tool in dict.fromkeys(HABITS.values())]
     exports = {(dataset, tool): folder / f"out-{dataset}-{tool}" for dataset, tool in places}
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "done").exists():
+    with once(folder) as mine:
+        if mine:
             flow.configure({"datasets": DATASETS})
             drawn.make(flow.folder)
             flow.make("results/crowd/masks.json", "results/drawn/masks.json")
             for (dataset, tool), out in exports.items():
                 corrections(flow, "export", dataset, "--to", tool, "--all", "--output", str(out))
-            (folder / "done").touch()
     return Made(flow, exports, forms)
 
 
@@ -113,28 +125,24 @@ def corrections(flow: Flow, *arguments: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def results(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, bool], list[Path]]:
-    """(habit, case, whether ids are taken away) -> files that came back; a habit's cases are all made at once."""
-    folders: dict[str, Path] = {}
+def results(made: Made, shared_folder: Path) -> Callable[[str, str, bool], list[Path]]:
+    """(habit, case, whether ids are taken away) -> files that came back; a habit's cases are made at once."""
 
     def find(habit: str, case: str, strip: bool) -> list[Path]:
-        if habit not in folders:
-            folders[habit] = tmp_path_factory.mktemp("habit")
-            jobs = []
-            for one, (dataset, edit) in CASES.items():
-                tool = HABITS[habit]
-                for stripped in (False, True):
-                    out = str(folders[habit] / name(one, stripped))
-                    plan = {"strip": stripped, "pictures": plan_of(made.tasks(dataset, tool), edit)}
-                    jobs.append({"habit": habit, "folder": str(made.exports[dataset, tool]), "out": out, "plan": plan})
-            judge(jobs, folders[habit])
-        out = folders[habit] / name(case, strip)
+        folder = shared_folder / f"{habit.replace(':', '-')}-{'no-ids' if strip else 'ids'}"
+        tool = HABITS[habit]
+        with once(folder) as mine:
+            if mine:
+                jobs = []
+                for one, (dataset, edit) in CASES.items():
+                    plan = {"strip": strip, "pictures": plan_of(made.tasks(dataset, tool), edit)}
+                    job = {"habit": habit, "folder": str(made.exports[dataset, tool]), "out": str(folder / one)}
+                    jobs.append({**job, "plan": plan})
+                judge(jobs, folder)
+        out = folder / case
         assert not (out / "error.txt").exists(), (out / "error.txt").read_text()
         found = sorted(out.glob("result.*")) or sorted((out / "saved").glob("*.json"))
         return found or [out / "SegmentationMap"]
-
-    def name(case: str, strip: bool) -> str:
-        return f"{case}-{'no-ids' if strip else 'ids'}"
 
     return find
 
