@@ -55,7 +55,7 @@ demo: $(READY)
 	@echo
 	@echo "Masks:     results/demo/masks.json        (COCO, one annotation per head point)"
 	@echo "Pictures:  results/demo/overlays/"
-	@echo "Measures:  results/demo/evaluation.html"
+	@echo "Begin at:  results/demo/index.html        (pictures, measures, masks to look at first)"
 	@echo "What else lies there: results/README.md"
 
 # loadfile: tests of one file share their module's fixtures (a loaded model, a finished run).

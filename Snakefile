@@ -6,6 +6,9 @@ min_version("9.19")
 configfile: "config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/datasets.smk"
 include: "workflow/rules/audit.smk"
@@ -21,6 +24,7 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/review.smk"
 include: "workflow/rules/ablation_common.smk"
 include: "workflow/rules/ablate.smk"
+include: "workflow/rules/overview.smk"
 include: "workflow/rules/train_sam.smk"
 
 
@@ -29,5 +33,4 @@ rule demo:
     default_target: True
     input:
         "results/demo/masks.json",
-        "results/demo/evaluation.json",
-        "results/demo/overlays/index.html",
+        "results/demo/index.html",

@@ -36,6 +36,14 @@ def add(verbs: Any) -> None:
     made.set_defaults(run=export)
 
 
+def overview(args: argparse.Namespace) -> None:
+    """First page of a data set's results."""
+    from crowdmask import overview as stage
+
+    numbers = stage.run(args.name, args.images, args.masks, args.pages, args.settings, args.output)
+    _log.info("%s: %d masks of %d images", args.output, numbers["masks"], numbers["images"])
+
+
 def write(
     to: str,
     output: Path,

@@ -81,6 +81,7 @@ def add(verbs: Any) -> Callable[..., None]:
     new("formats", cli_export.stage, "one format", name=str, to=str, split=str, images=list, masks=list, **COMMON)
     new("overlay", overlay, "draw one image", images=str, masks=str, root=str, split=str, image_id=str, **COMMON)
     new("overlays", overlays, "page of pictures", pictures=list, output=str)
+    new("overview", cli_export.overview, "first page", name=str, images=list, masks=list, pages=list, **COMMON)
     new(
         "evaluate",
         evaluate,

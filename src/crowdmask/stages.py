@@ -33,6 +33,7 @@ VERSIONS = {
     "measures": 1,
     "ablation": 1,
     "corrections": 1,
+    "overview": 1,
     "train_sam": 1,
 }
 """Raise a stage's number, here and in its module, when its output changes."""
@@ -79,6 +80,10 @@ def settings(config: Config, dataset: str, stage: str, variant: str | None = Non
         )
     if stage == "splits":  # of images by their names; where they lie does not matter
         values["protocols"] = entry.protocols.model_dump(mode="json")
+    if stage == "overview":
+        values = {name: section_for(config, dataset, name).model_dump(mode="json") for name in SECTIONS}
+        values |= {"corrections": config.corrections.model_dump(), "preset": entry.preset or config.preset}
+        values["stages"] = {name: number for name, number in VERSIONS.items() if name != "train_sam"}
     if stage == "merge":
         values["stale"] = config.corrections.stale
         values["disjoint"] = section_for(config, dataset, "exclusion").model_dump()["disjoint"]

@@ -145,15 +145,29 @@ rule ablation:
         with_truth(all_measures),
     output:
         table="results/{dataset}/ablation/table.csv",
-        others=multiext(
-            "results/{dataset}/ablation/",
-            "table.md",
-            "table.html",
-            "sweeps.svg",
-            "sweeps.png",
-            "prompts.svg",
-            "prompts.png",
+        text="results/{dataset}/ablation/table.md",
+        page=report(
+            "results/{dataset}/ablation/table.html",
+            caption="../report/ablation.rst",
+            category="{dataset}",
+            subcategory="ablation",
+            labels={"what": "all rows"},
         ),
+        sweeps=report(
+            "results/{dataset}/ablation/sweeps.svg",
+            caption="../report/ablation.rst",
+            category="{dataset}",
+            subcategory="ablation",
+            labels={"what": "sweeps"},
+        ),
+        prompts=report(
+            "results/{dataset}/ablation/prompts.svg",
+            caption="../report/ablation.rst",
+            category="{dataset}",
+            subcategory="ablation",
+            labels={"what": "prompts and constraints"},
+        ),
+        pictures=multiext("results/{dataset}/ablation/", "sweeps.png", "prompts.png"),
     log:
         "results/{dataset}/logs/ablation/table.log",
     benchmark:

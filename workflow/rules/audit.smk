@@ -7,7 +7,13 @@ rule audit:
     input:
         lambda wildcards: audited_files(wildcards.dataset),
     output:
-        page="results/{dataset}/audit.html",
+        page=report(
+            "results/{dataset}/audit.html",
+            caption="../report/audit.rst",
+            category="{dataset}",
+            subcategory="data",
+            labels={"what": "audit"},
+        ),
         findings="results/{dataset}/audit.json",
     log:
         "results/{dataset}/logs/audit.log",

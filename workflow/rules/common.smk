@@ -290,6 +290,19 @@ def pictures_of(wildcards):
     ]
 
 
+def pages_of(wildcards):
+    """Pages of a data set that there are, or can be made."""
+    name = wildcards.dataset
+    pages = ["overlays/index.html", "review.html", "audit.html"]
+    if stages.has_truth(CONFIG, name):
+        pages.append("evaluation.html")
+        if CONFIG.ablation.variants or CONFIG.ablation.baselines:
+            pages.append("ablation/table.html")
+    if all_corrections(wildcards):
+        pages.append("corrections.html")
+    return [f"results/{name}/{page}" for page in pages]
+
+
 def batch_table(stage):
     """Input function: this stage's table of the batch that holds one image."""
 

@@ -12,7 +12,13 @@ rule corrections:
         truth=truth_if_any,
         files=all_corrections,
     output:
-        page="results/{dataset}/corrections.html",
+        page=report(
+            "results/{dataset}/corrections.html",
+            caption="../report/corrections.rst",
+            category="{dataset}",
+            subcategory="masks",
+            labels={"what": "corrections"},
+        ),
         table="results/{dataset}/corrections.json",
     log:
         "results/{dataset}/logs/corrections.log",

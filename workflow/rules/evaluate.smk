@@ -11,7 +11,13 @@ rule evaluate:
         superpixels=with_truth(every_batch("superpixels")),
     output:
         report="results/{dataset}/evaluation.json",
-        page="results/{dataset}/evaluation.html",
+        page=report(
+            "results/{dataset}/evaluation.html",
+            caption="../report/evaluation.rst",
+            category="{dataset}",
+            subcategory="measures",
+            labels={"what": "against true masks"},
+        ),
     log:
         "results/{dataset}/logs/evaluate.log",
     benchmark:

@@ -33,7 +33,13 @@ rule overlay:
         images=batch_table("datasets"),
         masks=batch_table("merge"),
     output:
-        "results/{dataset}/overlays/{split}/{image_id}.png",
+        report(
+            "results/{dataset}/overlays/{split}/{image_id}.png",
+            caption="../report/overlay.rst",
+            category="{dataset}",
+            subcategory="masks",
+            labels={"what": "{split}/{image_id}"},
+        ),
     log:
         "results/{dataset}/logs/overlay/{split}/{image_id}.log",
     benchmark:

@@ -12,7 +12,13 @@ rule review:
         truth=truth_if_any,
     output:
         table="results/{dataset}/review.parquet",
-        page="results/{dataset}/review.html",
+        page=report(
+            "results/{dataset}/review.html",
+            caption="../report/review.rst",
+            category="{dataset}",
+            subcategory="masks",
+            labels={"what": "worst first"},
+        ),
         report="results/{dataset}/review.json",
     log:
         "results/{dataset}/logs/review.log",
