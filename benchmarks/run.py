@@ -119,7 +119,7 @@ def measure(case: Case, options: argparse.Namespace, speed: Speed | None = None)
     others = Others()
     with tempfile.TemporaryDirectory(prefix="crowdmask-benchmark-") as name:
         folder = Path(name)
-        if case.kind in ("image", "memory", "where"):
+        if case.kind not in ("decode", "measures"):
             prepare(case, folder)
         children: list[Child] = []
         try:

@@ -83,7 +83,7 @@ def settings(config: Config, dataset: str, stage: str, variant: str | None = Non
     if stage == "overview":
         values = {name: section_for(config, dataset, name).model_dump(mode="json") for name in SECTIONS}
         values |= {"corrections": config.corrections.model_dump(), "preset": entry.preset or config.preset}
-        values["stages"] = {name: number for name, number in VERSIONS.items() if name != "train_sam"}
+        values["stages"] = {name: number for name, number in VERSIONS.items() if name not in ("train_sam", "overview")}
     if stage == "merge":
         values["stale"] = config.corrections.stale
         values["disjoint"] = section_for(config, dataset, "exclusion").model_dump()["disjoint"]
