@@ -98,6 +98,7 @@ def edit(rng: np.random.Generator, head: Known, height: int, width: int) -> Wind
     st.sampled_from(IDS),
     st.sampled_from(["bitmap", *TRACERS]),
 )
+@example(3456518, 20, 0, 0, 3, "kept", "cv2")  # a corner is cut by more than a pixel
 def test_so_many_edits_are_found(seed, count, edited, deleted, added, ids, tool):
     rng = np.random.default_rng(seed)
     cells, height, width = crowd(rng, count + added, least=6, most=12)

@@ -103,7 +103,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(crowd, new):
     )
     try:
         # In the middle: one job of segment is done, another has begun.
-        until = time.monotonic() + 120
+        until = time.monotonic() + 600
         done, begun = flow.path("crowd", "segment", "test"), flow.path("crowd", "logs", "segment", "test")
         while len(list(done.glob("*.parquet"))) < 1 or len(list(begun.glob("*.log"))) < 2:
             assert process.poll() is None and time.monotonic() < until, "the run ended, or never came to segment"

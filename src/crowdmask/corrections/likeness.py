@@ -104,13 +104,20 @@ def losable(mask: np.ndarray) -> bool:
     """Whether a tool that keeps outlines, simplified by a pixel, may lose a connected mask: a polygon needs 3 corners.
 
     So are masks without a square of 3 x 3 pixels, and those whose line through the border pixels has fewer than 3
-    corners after cv2.approxPolyDP with 1 pixel.
+    corners after cv2.approxPolyDP with 1 pixel, or as a Teh-Chin chain.
     """
     solid = np.ascontiguousarray(np.pad(mask, 1), np.uint8)
     if not cv2.erode(solid, np.ones((3, 3), np.uint8)).any():
         return True
+    return any(all(len(line) < 3 for line in lines) for lines in _simplified(solid, 1.0))
+
+
+def _simplified(solid: np.ndarray, tolerance: float) -> Iterator[list[np.ndarray]]:
+    """Outer lines through the border pixels of uint8 (h, w), in each way in which OpenCV's users simplify them."""
+    for way in (cv2.CHAIN_APPROX_TC89_KCOS, cv2.CHAIN_APPROX_TC89_L1):
+        yield list(cv2.findContours(solid, cv2.RETR_EXTERNAL, way)[0])
     lines, _ = cv2.findContours(solid, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return all(len(cv2.approxPolyDP(line, 1.0, True)) < 3 for line in lines)
+    yield [cv2.approxPolyDP(line, tolerance, True) for line in lines]
 
 
 @dataclass(frozen=True)
@@ -158,10 +165,11 @@ class Noise:
 
     @cached_property
     def chains(self) -> frozenset[Key]:
-        """Keys of the mask as OpenCV's two Teh-Chin chains outline it; fewer than 3 corners are no outline."""
+        """Keys of the mask as OpenCV's two Teh-Chin chains outline it, and as its approxPolyDP does, which may cut a
+        corner by a pixel more than the tolerance; fewer than 3 corners are no outline.
+        """
         found = set()
-        for way in (cv2.CHAIN_APPROX_TC89_KCOS, cv2.CHAIN_APPROX_TC89_L1):
-            lines, _ = cv2.findContours(self.solid, cv2.RETR_EXTERNAL, way)
+        for lines in _simplified(self.solid, self.tolerance):
             rings = [line.reshape(-1, 2) for line in lines if len(line) >= 3]
             height, width = self.solid.shape
             try:
