@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ def parse_json(text: str) -> Any:
         ValueError: not such a text.
         RecursionError: nested too deeply.
     """
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+    return JSON.decode(text)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -97,6 +97,10 @@ def _refuse(name: str) -> None:
     raise ValueError(f"{name} is not a number")
 
 
+JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse)
+"""How `parse_json` reads; for a text of which only the first value is wanted (`raw_decode`)."""
+
+
 def sha256(path: str | Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
@@ -104,6 +108,17 @@ def sha256(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def listed(folder: Path, suffixes: Collection[str], way_out: str) -> list[Path]:
+    """Files of a folder with one of these endings, by name.
+
+    Raises:
+        DataError: no such folder.
+    """
+    if not folder.is_dir():
+        raise DataError(folder, "no such folder", way_out)
+    return sorted(path for path in folder.iterdir() if path.suffix in suffixes)
 
 
 def inside(root: str | Path, relative: str) -> Path:

@@ -32,6 +32,16 @@ svg text { font-size: 11px; fill: var(--ink); } .axis { fill: none; stroke: var(
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; display: block; }
 """
 """Colours and classes of every page."""
+TABLE = """\
+table { border-collapse: collapse; } th, td { padding: .15rem .7rem .15rem 0; text-align: left; }
+td + td, th + th { text-align: right; white-space: nowrap; } .scroll { overflow-x: auto; }
+"""
+"""Tables of numbers, for the style of a page that has some."""
+SHEET = """\
+.sheet figure { margin: 0; background: var(--soft); border-radius: .4rem; overflow: hidden; }
+.sheet img { width: 100%; } figcaption { padding: .4rem .6rem; }
+"""
+"""Sheets of pictures, whose grid the page sets."""
 
 
 def document(title: str, parts: Iterable[str], style: str = "") -> str:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from crowdmask import json_stream
 from crowdmask.errors import DataError
-from crowdmask.export import coco_reader, json_stream
+from crowdmask.export import coco_reader
 from crowdmask.export.coco_reader import CocoFile
 
 H, W = 12, 17
@@ -102,16 +103,16 @@ def good():
     ("text", "message"),
     [
         ("", "empty"),
-        ("[]", "'\\[' where {"),
+        ("[]", "a list of results"),
         ('{"images": [], "annotations": [}', "not valid JSON"),
-        ('{"images": [], "annotations": [{"image_id": 1}', "the end of the file where , or ]"),
+        ('{"images": [], "annotations": [{"image_id": 1}', "it ends too early"),
         ('{"images": []}', "it lacks"),
         ('{"images": [], "annotations": 3}', "is no list"),
-        ('{"images": [], "annotations": []} x', "behind the end"),
-        ('{"images": [], "images": [], "annotations": []}', "been there before"),
-        ('{"images": [{"id": 1, "id": 1}], "annotations": []}', "a key twice"),
+        ('{"images": [], "annotations": []} x', "something follows after its end"),
+        ('{"images": [], "images": [], "annotations": []}', "key 'images' twice"),
+        ('{"images": [{"id": 1, "id": 1}], "annotations": []}', "key 'id' twice in one object"),
         ('{"images": [NaN], "annotations": []}', "NaN is not a number"),
-        ('{"images": [' + "[" * 100_000, "not a readable value"),
+        ('{"images": [' + "[" * 100_000, "recursion"),
         (b'{"images": ["\xff"]}', "not valid UTF-8"),
     ],
 )
@@ -138,14 +139,14 @@ def test_an_entry_that_is_too_large_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(json_stream, "CHUNK", 16)
     made = good()
     made["annotations"][0]["note"] = ["x"] * 1000
-    with pytest.raises(DataError, match="at most"):
+    with pytest.raises(DataError, match="an entry of more than 200 characters"):
         CocoFile(write(tmp_path / "large.json", made))
 
 
 FAULTS = [
     (("images", 0, "height"), 0, "needs `height`"),
     (("images", 0, "height"), 60_000, None),
-    (("images", 0, "id"), "1", "without whole number"),
+    (("images", 0, "id"), "1", "no whole number as `id`"),
     (("annotations", 0, "image_id"), 2, "not listed"),
     (("annotations", 0, "segmentation"), None, "no mask"),
     (("annotations", 0, "segmentation"), [], "no mask"),
@@ -154,7 +155,7 @@ FAULTS = [
     (("annotations", 0, "segmentation"), [[1, 2, 1e30, 3, 4, 5]], "within"),
     (("annotations", 0, "segmentation", "size"), [3, 2], "another size"),
     (("annotations", 0, "segmentation", "counts"), [1, 4], "add up to 5"),
-    (("annotations", 0, "segmentation", "counts"), [-1, 7], "neither text nor"),
+    (("annotations", 0, "segmentation", "counts"), [-1, 7], "a run length is negative"),
     (("annotations", 0, "segmentation", "counts"), "é", "foreign character"),
     (("annotations", 0, "segmentation", "counts"), "15000", "add up"),
 ]
@@ -174,7 +175,7 @@ def test_faults_are_named(tmp_path, place, value, message):
 def test_a_twice_listed_image_is_refused(tmp_path):
     made = good()
     made["images"] *= 2
-    with pytest.raises(DataError, match="listed twice"):
+    with pytest.raises(DataError, match="the id 1 of another image"):
         CocoFile(write(tmp_path / "x.json", made))
 
 
@@ -182,3 +183,44 @@ def test_masks_too_large_for_memory_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(coco_reader, "MAX_KEPT", 4)
     with pytest.raises(DataError, match=r"a\.jpg: the boxes"):
         list(CocoFile(write(tmp_path / "x.json", good())).instances())
+
+
+def test_masks_that_cost_more_than_the_file_pays_for_are_refused(tmp_path, monkeypatch):
+    made = good()
+    made["annotations"] = [{**made["annotations"][0], "segmentation": [[0, 0, 3, 0, 3, 2]]}] * 40
+    path = write(tmp_path / "x.json", made)
+    assert len(next(CocoFile(path).instances()).windows) == 40
+    monkeypatch.setattr(coco_reader, "MAX_WORK", 1000)
+    monkeypatch.setattr(coco_reader, "WORK_A_BYTE", 0)
+    with pytest.raises(DataError, match=r"annotation \d+ of image a\.jpg: .*too costly to draw"):
+        list(CocoFile(path).instances())
+
+
+@pytest.mark.parametrize("most", [0, 5, 1 << 20])
+def test_masks_of_all_kinds_keep_their_order_however_many_are_decoded_at_once(tmp_path, monkeypatch, most):
+    monkeypatch.setattr(coco_reader, "_TOGETHER", most)
+    made = content(np.random.default_rng(5), images=1, annotations=20)
+    printed = made["annotations"][0]["segmentation"]
+    path = write(tmp_path / "x.json", made)
+    theirs = COCO(str(path))
+    # As Python prints bytes, which some tools write.
+    printed["counts"] = str(printed["counts"].encode())
+    found = next(CocoFile(write(path, made)).instances())
+    for window, entry in zip(found.windows, theirs.dataset["annotations"], strict=True):
+        np.testing.assert_array_equal(window.full(H, W), theirs.annToMask(entry).astype(bool))
+
+
+def test_half_a_pair_of_utf_16_is_a_foreign_character(tmp_path):
+    made = good()
+    made["annotations"][0]["segmentation"]["counts"] = "\ud800"
+    with pytest.raises(DataError, match="annotation 0 .*foreign character"):
+        list(CocoFile(write(tmp_path / "x.json", made)).instances())
+
+
+def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path):
+    made = good()
+    file = CocoFile(write(tmp_path / "x.json", made))
+    made["images"][0]["id"] = made["annotations"][0]["image_id"] = 2
+    write(tmp_path / "x.json", made)
+    with pytest.raises(DataError, match="has changed while it was read"):
+        list(file.instances())

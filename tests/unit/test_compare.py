@@ -13,7 +13,7 @@ from test_evaluate import write_batch
 from crowdmask import cli, json_stream, tables
 from crowdmask.errors import DataError
 from crowdmask.masks.rle import full_counts
-from crowdmask.metrics import coco_masks, compare, mask_files, measures
+from crowdmask.metrics import compare, mask_files, measures
 from crowdmask.metrics.matching import overlaps
 
 H, W = 40, 50
@@ -258,14 +258,23 @@ def mask(**more):
         (b'\xff{"images": []}', "not valid JSON"),
         ("{}", "not a COCO file with masks"),
         ({"images": {}, "annotations": []}, "'images' is no list"),
-        ({"images": [3]}, r"images\[0\] lacks"),
-        ({"images": [{**IMAGE, "height": 1e9}]}, "claims 1000000000 x 5 pixels"),
-        ({"images": [{**IMAGE, "height": 0}]}, "claims 0 x 5"),
-        ({"images": [IMAGE, {**IMAGE, "id": 2}]}, "the image a, or its id 2, is listed twice"),
-        ({"images": [IMAGE, {**IMAGE, "file_name": "b.jpg"}]}, "is listed twice"),
-        ({"images": [IMAGE], "annotations": [entry(image_id=2)]}, "annotations of image 2, which is not listed"),
+        ({"images": [3]}, r"images\[0\] is no object"),
+        ({"images": [{**IMAGE, "height": 1e9}]}, "image 1 needs `height` and `width`, whole numbers from 1 to 65535"),
+        ({"images": [{**IMAGE, "height": 0}]}, "image 1 needs `height` and `width`"),
+        (
+            {"images": [IMAGE, {**IMAGE, "id": 2}], "annotations": []},
+            "the image a is listed twice, with the ids 1 and 2",
+        ),
+        ({"images": [IMAGE, {**IMAGE, "file_name": "b.jpg"}]}, r"images\[1\] has the id 1 of another image"),
+        (
+            {"images": [IMAGE], "annotations": [entry(image_id=2)]},
+            "annotation 0 is of the image 2, which is not listed",
+        ),
         ({"images": [IMAGE], "annotations": [7]}, "annotation 0 is of no image"),
-        ({"images": [IMAGE], "annotations": [entry(segmentation=None)]}, "annotation 0 of image a: it has no mask"),
+        (
+            {"images": [IMAGE], "annotations": [entry(segmentation=None)]},
+            r"annotation 0 of image a\.jpg: it has no mask",
+        ),
         ({"images": [IMAGE], "annotations": [entry(segmentation=[])]}, "it has no mask"),
         ({"images": [IMAGE], "annotations": [entry(segmentation=[[1, 2, 3]])]}, "an x lacks its y"),
         ({"images": [IMAGE], "annotations": [entry(segmentation=[[0, 0, 1e7, 0, 0, 1e5]])]}, "no number within"),
@@ -381,7 +390,7 @@ def test_the_order_of_annotations_does_not_matter(tmp_path):
     rng = np.random.default_rng(3)
     masks = {name: windows_of(label_map(rng, H, W, 15)) for name in "abc"}
     order = rng.integers(0, 20, 60).tolist()
-    source = coco_masks.CocoMasks(coco_file(tmp_path / "x.json", masks, order=order), None)
+    source = mask_files.CocoMasks(coco_file(tmp_path / "x.json", masks, order=order), None)
     try:
         for name in source.names():
             found = overlaps(source.read(name).windows, masks[name.full])

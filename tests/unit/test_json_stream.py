@@ -42,7 +42,11 @@ def test_the_same_as_the_whole_file(tmp_path_factory, before, a, b, indent, asci
         path.write_bytes(b"\xef\xbb\xbf" * mark + text + b"\n" * (not mark))
         kept, json_stream.CHUNK = json_stream.CHUNK, chunk
         try:
-            assert list(entries(path, ("a", "b"), "x")) == expected
+            found = list(entries(path, ("a", "b"), "x"))
+            assert [(entry.key, entry.value) for entry in found if entry.row is not None] == expected
+            whole = path.read_bytes()
+            for entry in found:
+                assert json.loads(whole[entry.begin : entry.begin + entry.size]) == entry.value
         finally:
             json_stream.CHUNK = kept
 
@@ -56,8 +60,8 @@ def read(path, content, wanted=("a",)):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "it ends too early"),
-        ("  ", "it ends too early"),
+        ("", "the file is empty"),
+        ("  ", "the file is empty"),
         ("3", "where one of { is expected"),
         ('"a"', "where one of { is expected"),
         ("{", "a key is no text"),
@@ -74,6 +78,7 @@ def read(path, content, wanted=("a",)):
         ('{"a": [{"x": 1, "x": 2}]}', "key 'x' twice"),
         ('{"a": [NaN]}', "NaN is not a number"),
         ('{"b": -Infinity}', "-Infinity is not a number"),
+        ('{"a": [1.5e', "'e' where one of ,] is expected"),
         (b'{"a": ["\xff"]}', "invalid start byte"),
         (b'{"a": ["\xc3', "unexpected end of data"),
         ('{"a": ["\n"]}', "control character"),

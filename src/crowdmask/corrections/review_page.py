@@ -15,7 +15,7 @@ import numpy as np
 from crowdmask.audit import charts
 from crowdmask.export.overlay import COLOURS, outline
 from crowdmask.masks.rle import Window
-from crowdmask.pages import cards, count, document
+from crowdmask.pages import SHEET, TABLE, cards, count, document
 from crowdmask.pages import picture as embedded
 from crowdmask.tables import REASONS
 
@@ -47,16 +47,18 @@ MEANING = {
 }
 """What reasons and measures are called on the page."""
 
-_STYLE = """
+_STYLE = (
+    """
 body { max-width: 80rem; }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); gap: .8rem; }
-.sheet figure { margin: 0; background: var(--soft); border-radius: .4rem; overflow: hidden; }
-.sheet img { width: 100%; } figcaption { padding: .4rem .6rem; }
-table { border-collapse: collapse; } th, td { padding: .15rem .7rem .15rem 0; text-align: left; }
-td + td, th + th { text-align: right; white-space: nowrap; } .scroll { overflow-x: auto; }
+"""
+    + SHEET
+    + TABLE
+    + """\
 pre { overflow-x: auto; background: var(--soft); padding: .5rem .7rem; border-radius: .4rem; }
 .key { display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 .8em; }
 """
+)
 
 
 @dataclass(frozen=True)

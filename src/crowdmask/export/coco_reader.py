@@ -2,35 +2,42 @@
 
 The file is read once to find its images and where the annotations of each lie (24 bytes an annotation are kept), and
 then again, image by image. So the order and the layout of the file do not matter; one annotation a line, sorted by
-image, as we write it, is merely the fastest.
+image, as we write it, is merely the fastest. All annotations count, of any category and with `iscrowd` 0 or 1 (CVAT
+writes 1 for every mask).
+
+Nothing of a file is trusted: what its masks may cost is charged before they are made, and compressed run lengths reach
+no decoder but ours (`crowdmask.masks.runs`).
 """
 
 from __future__ import annotations
 
+import math
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from pycocotools import mask as coco
 
 from crowdmask.corrections.exchange import outlines
-from crowdmask.corrections.exchange.base import MAX_PIXELS, MAX_SIDE
-from crowdmask.corrections.exchange.budget import Budget
+from crowdmask.corrections.exchange import runs as foreign
+from crowdmask.corrections.exchange.base import MAX_SHAPES
+from crowdmask.corrections.exchange.budget import MAX_KEPT, MAX_WORK, WORK_A_BYTE, Budget
+from crowdmask.corrections.exchange.coco import id_of, image_of, point_of
 from crowdmask.corrections.exchange.runs import whole
 from crowdmask.errors import DataError
-from crowdmask.export import json_stream
 from crowdmask.export.instances import Instances
-from crowdmask.files import reading
+from crowdmask.files import parse_json, reading
+from crowdmask.json_stream import entries
 from crowdmask.masks import runs
 from crowdmask.masks.rle import Window
 
 _WAY_OUT = "Write it again with the tool that made it, as COCO's format says."
 _BLOCK = 8 << 20
 """Bytes of annotations of one image that are read together."""
-_POINT_ID = "point_id"
+_TOGETHER = 1 << 20
+"""Characters of counts, or run lengths, that are decoded together (some 80 bytes each)."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Image:
         height: Pixels.
         width: Pixels.
         image_id: Our key of that name, else the file's name without folders and ending.
-        split: Our key of that name, if there.
+        split: Our key of that name, where both are there.
     """
 
     id: int
@@ -54,11 +61,28 @@ class Image:
     split: str | None
 
 
+class Annotation(NamedTuple):
+    """What stands beside a mask.
+
+    Attributes:
+        id: Its own; None where it has none.
+        point_id: Of the head, as our exports write it; None where it has none.
+        score: NaN where it has none.
+        point_xy: Head point, pixels, our key `point`; None where it has none.
+    """
+
+    id: int | None
+    point_id: int | None
+    score: float
+    point_xy: tuple[float, float] | None
+
+
 class CocoFile:
     """A COCO file with instance masks: run lengths (compressed or not) or polygons.
 
     Args:
         path: The file.
+        images: Of another file, for a list of results, which has annotations alone.
 
     Attributes:
         images: By id, in the order of the file.
@@ -67,96 +91,110 @@ class CocoFile:
         count: Number of annotations.
 
     Raises:
-        DataError: not such a file, a faulty or repeated image, an annotation of an image that is not listed.
+        DataError: not such a file, a faulty or repeated image, an annotation of an image that is not listed, or more
+            than `MAX_SHAPES` of one image.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, images: Mapping[int, Image] | None = None) -> None:
         self.path = Path(path)
         self.images: dict[int, Image] = {}
         self.categories: dict[int, str] = {}
         self.info: Any = None
         image_ids, begins, sizes = array("q"), array("q"), array("q")
         seen = set()
-        for entry in json_stream.entries(self.path, ("images", "annotations", "categories"), _WAY_OUT):
+        for entry in entries(self.path, ("images", "annotations", "categories"), _WAY_OUT, ("info",)):
             seen.add(entry.key)
             if entry.key == "info":
                 self.info = entry.value
-            if entry.row is None:
-                if entry.key in ("images", "annotations") and entry.value != []:
-                    raise self._fault(f"`{entry.key}` is no list")
-                continue
-            if entry.key == "images":
+            elif entry.key == "" and images is None:
+                problem = "a list of results, which does not say how its images are called"
+                raise DataError(self.path, problem, "Compare it with the COCO file that it belongs to, given as TRUTH.")
+            elif entry.row is None:
+                pass
+            elif entry.key == "images":
                 image = self._image(entry.value, entry.row)
-                if image.id in self.images:
-                    raise self._fault(f"the image {image.id} is listed twice", entry.row)
                 self.images[image.id] = image
             elif entry.key == "categories":
                 self._category(entry.value, entry.row)
             else:
                 number = whole(entry.value.get("image_id")) if isinstance(entry.value, dict) else None
                 if number is None or not abs(number) < 2**63:
-                    raise self._fault("an annotation without whole number as `image_id`", entry.row)
+                    raise self._fault(f"annotation {entry.row} is of no image: it has no whole number as `image_id`")
                 image_ids.append(number)
                 begins.append(entry.begin)
                 sizes.append(entry.size)
-        if not {"images", "annotations"} <= seen:
-            raise self._fault("not a COCO file: it lacks `images` or `annotations`")
+        if "" in seen:
+            self.images = dict(images or {})
+        elif not {"images", "annotations"} <= seen:
+            raise self._fault("not a COCO file with masks: it lacks `images` or `annotations`")
+        self._index(image_ids, begins, sizes)
+
+    def _index(self, image_ids: array[int], begins: array[int], sizes: array[int]) -> None:
+        """Sort the places of all annotations by image, within it as they stand in the file."""
         self.count = len(sizes)
-        self._begin, self._size = np.array(begins, np.int64), np.array(sizes, np.int64)
-        places = {number: place for place, number in enumerate(self.images)}
-        self._place = np.fromiter((places.get(number, -1) for number in image_ids), np.int64, self.count)
-        lost = np.flatnonzero(self._place < 0)
+        self._places = {number: place for place, number in enumerate(self.images)}
+        place = np.fromiter((self._places.get(number, -1) for number in image_ids), np.int64, self.count)
+        lost = np.flatnonzero(place < 0)
         if lost.size:
             row = int(lost[0])
-            raise self._fault(f"an annotation of the image {image_ids[row]}, which is not listed", row)
+            raise self._fault(f"annotation {row} is of the image {image_ids[row]}, which is not listed")
+        self._row = np.argsort(place, kind="stable")
+        self._begin, self._size = np.array(begins, np.int64)[self._row], np.array(sizes, np.int64)[self._row]
+        self._starts = np.searchsorted(place[self._row], np.arange(len(self.images) + 1))
+        many = np.flatnonzero(np.diff(self._starts) > MAX_SHAPES)
+        if many.size:
+            image = list(self.images)[many[0]]
+            raise self._fault(f"the image {image} has more than {MAX_SHAPES} annotations")
 
-    def _fault(self, problem: str, row: int | None = None) -> DataError:
-        return DataError(self.path, problem, _WAY_OUT, row)
+    def _fault(self, problem: str) -> DataError:
+        return DataError(self.path, problem, _WAY_OUT)
 
     def _image(self, entry: Any, row: int) -> Image:
-        if not isinstance(entry, dict):
-            raise self._fault("an entry of `images` is no object", row)
-        number, height, width = (whole(entry.get(key)) for key in ("id", "height", "width"))
-        name, own, split = (entry.get(key) for key in ("file_name", "image_id", "split"))
-        if number is None or not isinstance(name, str) or not name:
-            raise self._fault("an image without whole number as `id`, or without `file_name`", row)
-        if height is None or width is None or not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-            raise self._fault(f"image {number} needs `height` and `width` from 1 to {MAX_SIDE}", row)
-        if height * width > MAX_PIXELS:
-            raise self._fault(f"image {number} claims {height} x {width}, more than {MAX_PIXELS} pixels", row)
+        try:
+            number, name, height, width = image_of(entry, f"images[{row}]", self.images)
+        except ValueError as error:
+            raise self._fault(str(error)) from None
+        own, split = entry.get("image_id"), entry.get("split")
         image_id = own if isinstance(own, str) else PurePosixPath(name).stem
-        return Image(number, name, height, width, image_id, split if isinstance(split, str) else None)
+        ours = isinstance(own, str) and isinstance(split, str)
+        return Image(number, name, height, width, image_id, split if ours else None)
 
     def _category(self, entry: Any, row: int) -> None:
         number = whole(entry.get("id")) if isinstance(entry, dict) else None
         if number is None or not isinstance(entry.get("name"), str):
-            raise self._fault("a category without whole number as `id`, or without `name`", row)
+            raise self._fault(f"categories[{row}] lacks a whole number as `id`, or `name`")
         self.categories[number] = entry["name"]
+
+    def budget(self) -> Budget:
+        """What all masks of the file may cost: its bytes pay for it (our choice)."""
+        return Budget(work=MAX_WORK + WORK_A_BYTE * self.path.stat().st_size, kept=MAX_KEPT)
 
     def annotations(self) -> Iterator[tuple[Image, list[dict[str, Any]]]]:
         """Each image, also one without annotations, with its annotations as parsed; both in the order of the file."""
-        order = np.argsort(self._place, kind="stable")
-        starts = np.searchsorted(self._place[order], np.arange(len(self.images) + 1))
         with reading(self.path, _WAY_OUT), open(self.path, "rb") as file:
-            for place, image in enumerate(self.images.values()):
-                yield image, list(self._parsed(file, order[starts[place] : starts[place + 1]]))
+            for image in self.images.values():
+                yield image, [entry for _, entry in self._parsed(file, image)]
 
-    def _parsed(self, file: BinaryIO, rows: np.ndarray) -> Iterator[dict[str, Any]]:
-        """Annotations of one image; neighbours in the file are read together."""
-        begin, end = self._begin[rows], self._begin[rows] + self._size[rows]
+    def _parsed(self, file: BinaryIO, image: Image) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Annotations of one image, with their rows; neighbours in the file are read together."""
+        place = self._places[image.id]
+        part = slice(self._starts[place], self._starts[place + 1])
+        row, begin, end = self._row[part], self._begin[part], self._begin[part] + self._size[part]
         first = 0
-        while first < rows.size:
+        while first < row.size:
             last = first + 1
-            while last < rows.size and begin[last] - end[last - 1] < 64 and end[last] - begin[first] <= _BLOCK:
+            while last < row.size and begin[last] - end[last - 1] < 64 and end[last] - begin[first] <= _BLOCK:
                 last += 1
             file.seek(int(begin[first]))
             block = file.read(int(end[last - 1] - begin[first]))
             for k in range(first, last):
-                text = block[begin[k] - begin[first] : end[k] - begin[first]]
                 try:
-                    yield json_stream.parse(text.decode())
-                except ValueError:
-                    raise self._fault("has changed while it was read") from None
+                    entry = parse_json(block[begin[k] - begin[first] : end[k] - begin[first]].decode())
+                except (ValueError, RecursionError):
+                    entry = None
+                if not isinstance(entry, dict) or whole(entry.get("image_id")) != image.id:
+                    raise self._fault("it has changed while it was read")
+                yield int(row[k]), entry
             first = last
 
     def instances(self) -> Iterator[Instances]:
@@ -165,89 +203,121 @@ class CocoFile:
         `ids` are the annotations' `point_id` where all of the image have one (ours do), else their `id`.
 
         Raises:
-            DataError: with the annotation: no mask, or run lengths or polygons that do not fit the image.
+            DataError: see `read`.
         """
-        for image, found in self.annotations():
-            yield Instances(
-                image.image_id, image.height, image.width, _ids(found), self.windows(image, found), image.split
-            )
+        budget = self.budget()
+        for image in self.images.values():
+            found, windows = self.read(image, budget)
+            yield Instances(image.image_id, image.height, image.width, _ids(found), windows, image.split)
 
-    def windows(self, image: Image, annotations: Sequence[dict[str, Any]]) -> list[Window]:
-        """Masks of annotations of one image, tight.
+    def read(self, image: Image, budget: Budget) -> tuple[list[Annotation], list[Window]]:
+        """Masks of one image, tight, and what stands beside them, in the order of the file.
 
         Polygons are filled as pycocotools does, several of one annotation united.
 
+        Args:
+            image: One of `images`.
+            budget: Of the file; see `budget`.
+
         Raises:
-            DataError: see `instances`.
+            DataError: with the annotation: no mask, or run lengths or polygons that do not fit the image or cost too
+                much.
         """
-        lengths = []
-        for entry in annotations:
+        budget.new_picture()
+        beside: list[Annotation] = []
+        with reading(self.path, _WAY_OUT), open(self.path, "rb") as file:
+            windows = self._windows(image, self._parsed(file, image), beside, budget)
+        return beside, windows
+
+    def _windows(
+        self, image: Image, found: Iterable[tuple[int, dict[str, Any]]], beside: list[Annotation], budget: Budget
+    ) -> list[Window]:
+        """Masks of annotations, so many at a time that little is held; what stands beside them goes to the list."""
+        made: list[Window] = []
+        rows: list[int] = []
+        parts: list[bytes | np.ndarray] = []
+        held = 0
+        for row, entry in found:
             try:
-                lengths.append(_lengths(entry.get("segmentation"), image.height, image.width))
+                parts.append(_lengths(entry.get("segmentation"), image.height, image.width, budget))
             except ValueError as error:
-                raise self._fault(f"annotation {entry.get('id')!r} of {image.file_name}: {error}") from None
-        texts = [part for part in lengths if isinstance(part, bytes)]
+                raise self._fault(f"annotation {row} of image {image.file_name}: {error}") from None
+            rows.append(row)
+            beside.append(_beside(entry))
+            held += len(parts[-1])
+            if held > _TOGETHER:
+                made += self._decoded(image, rows, parts, budget)
+                rows, parts, held = [], [], 0
+        return made + self._decoded(image, rows, parts, budget)
+
+    def _decoded(self, image: Image, rows: list[int], parts: list[bytes | np.ndarray], budget: Budget) -> list[Window]:
+        """Masks of compressed counts, and of run lengths, all at once."""
+
+        def allow(pixels: int) -> None:
+            budget.keep(pixels)
+            budget.draw(pixels)
+
+        at, texts = [], []
+        for k, part in enumerate(parts):
+            if isinstance(part, bytes):
+                at.append(k)
+                texts.append(part)
         starts = np.cumsum([0, *map(len, texts)])
         pixels = np.full(len(texts), image.height * image.width)
         try:
             parsed, first = runs.parse(np.frombuffer(b"".join(texts), np.uint8), starts, pixels)
         except runs.RunsError as error:
-            at = [k for k, part in enumerate(lengths) if isinstance(part, bytes)][error.index]
-            name = annotations[at].get("id")
-            raise self._fault(f"annotation {name!r} of {image.file_name}: {error}") from None
+            raise self._fault(f"annotation {rows[at[error.index]]} of image {image.file_name}: {error}") from None
         # Back among those that were lists of numbers.
-        parts, at = [], 0
-        for part in lengths:
-            if isinstance(part, bytes):
-                parts.append(parsed[first[at] : first[at + 1]])
-                at += 1
-            else:
-                parts.append(part)
-        all_runs = np.concatenate(parts) if parts else np.zeros(0, np.int64)
-        bounds = np.cumsum([0, *(part.size for part in parts)])
+        lengths = [part for part in parts if not isinstance(part, bytes)]
+        if not lengths:
+            together, bounds = parsed, first
+        else:
+            for place, k in enumerate(at):
+                lengths.insert(k, parsed[first[place] : first[place + 1]])
+            together, bounds = np.concatenate(lengths), np.cumsum([0, *(part.size for part in lengths)])
         try:
-            return runs.windows(runs.intervals(all_runs, bounds), image.height, Budget().room)
+            return runs.windows(runs.intervals(together, bounds), image.height, allow)
         except ValueError as error:
-            raise self._fault(f"{image.file_name}: {error}") from None
+            raise self._fault(f"image {image.file_name}: {error}") from None
 
 
-def _ids(annotations: Sequence[dict[str, Any]]) -> np.ndarray:
-    for key in (_POINT_ID, "id"):
-        found = [whole(entry.get(key)) for entry in annotations]
-        if None not in found and all(abs(number) < 2**63 for number in found):  # type: ignore[arg-type]
-            return np.array(found, np.int64)
-    return np.arange(len(annotations))
+def _beside(entry: dict[str, Any]) -> Annotation:
+    value = entry.get("score")
+    number = type(value) is float or (type(value) is int and abs(value) < 2**63)
+    score = float(value) if number else math.nan  # type: ignore[arg-type]
+    point = point_of(entry.get("point"))
+    return Annotation(whole(entry.get("id")), id_of(entry), score if math.isfinite(score) else math.nan, point)
 
 
-def _lengths(drawn: Any, height: int, width: int) -> bytes | np.ndarray:
+def _ids(found: list[Annotation]) -> np.ndarray:
+    for ids in ([entry.point_id for entry in found], [entry.id for entry in found]):
+        known = [number for number in ids if number is not None and abs(number) < 2**63]
+        if len(known) == len(ids):
+            return np.array(known, np.int64)
+    return np.arange(len(found))
+
+
+def _lengths(drawn: Any, height: int, width: int, budget: Budget) -> bytes | np.ndarray:
     """Compressed counts, or run lengths int64 that add up to the image.
 
     Raises:
-        ValueError: neither run lengths nor polygons, or of another image.
+        ValueError: neither run lengths nor polygons, of another image, or too costly.
     """
     if isinstance(drawn, dict):
-        size = drawn.get("size")
-        if not isinstance(size, list) or [whole(side) for side in size] != [height, width]:
-            raise ValueError(f"run lengths of another size than the image, which has {[height, width]}")
-        counts = drawn.get("counts")
+        counts = foreign.counts_of(drawn, height, width)
         if isinstance(counts, str):
-            return counts.encode()  # what is not ASCII is refused with the other foreign characters
-        numbers = [whole(number) for number in counts] if isinstance(counts, list) else [None]
-        if any(number is None or not 0 <= number <= height * width for number in numbers):
-            raise ValueError("counts are neither text nor a list of run lengths within the image")
-        made = np.array(numbers, np.int64)
-        if made.sum() != height * width:
-            raise ValueError(f"counts add up to {made.sum()}, not to the {height * width} pixels of the image")
-        return made
+            # What is not ASCII, also half a pair of UTF-16, is refused with the other foreign characters.
+            return foreign.text(counts, budget).encode("utf-8", "surrogatepass")
+        return foreign.checked(counts, height, width, budget)
     if not isinstance(drawn, list) or not drawn:
-        raise ValueError("no mask, at most a box")
+        raise ValueError("it has no mask: neither run lengths nor an outline")
     rings = [drawn] if isinstance(drawn[0], int | float) else drawn
     parts = [outlines.ring(ring) for ring in rings]
     outlines.check(parts)
-    long = sum(float(np.abs(np.roll(part, -1, axis=0) - part).max(axis=1).sum()) for part in parts if len(part))
-    if long > outlines.MAX_TRACED:
-        raise ValueError(f"an outline longer than {outlines.MAX_TRACED} pixels; bring the mask as run lengths")
+    if outlines.length(parts) > outlines.MAX_TRACED:
+        raise ValueError(f"an outline of more than {outlines.MAX_TRACED} pixels; give it as run lengths")
     parts = [part for part in parts if len(part) > 2]
     if not parts:
         raise ValueError("an outline of fewer than three points")
-    return coco.merge(coco.frPyObjects([part.ravel().tolist() for part in parts], height, width))["counts"]
+    return outlines.pycocotools_counts(parts, height, width, budget)

@@ -24,7 +24,7 @@ from crowdmask.errors import DataError
 from crowdmask.export import labels
 from crowdmask.export.instances import Instances
 from crowdmask.export.source import ImageMasks
-from crowdmask.files import read_bytes, replacing
+from crowdmask.files import listed, read_bytes, replacing
 
 COLUMNS = ("x", "y")
 BOXES = True
@@ -141,9 +141,7 @@ def read(root: str | Path, split: str) -> Iterator[Instances]:
     from scipy import ndimage
 
     folder = place(Path(root), split)["masks"]
-    if not folder.is_dir():
-        raise DataError(folder, "no such folder", "Name the folder above {split}/masks, and a split.")
-    for path in sorted(folder.glob("*.png")):
+    for path in listed(folder, (".png",), "Name the folder above {split}/masks, and a split."):
         heads = read_label_map(path, _WAY_OUT)
         if heads.max(initial=0) > 1:
             raise DataError(path, f"holds the value {heads.max()}, not 0 and 1 only", _WAY_OUT)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from crowdmask.errors import DataError
 from crowdmask.export import labels
 from crowdmask.export.instances import Instances
 from crowdmask.export.source import ImageMasks
+from crowdmask.files import listed
 
 COLUMNS = ()
 BOXES = False
@@ -44,7 +44,5 @@ def read(root: str | Path, split: str) -> Iterator[Instances]:
         DataError: no such folder, or see `labels.read`.
     """
     folder = place(Path(root), split)["labels"]
-    if not folder.is_dir():
-        raise DataError(folder, "no such folder", "Name the folder above {split}/labels, and a split.")
-    for path in sorted([*folder.glob("*.png"), *folder.glob("*.npy")]):
+    for path in listed(folder, (".png", ".npy"), "Name the folder above {split}/labels, and a split."):
         yield labels.read(path, split=split)

@@ -17,6 +17,7 @@ from crowdmask.errors import DataError
 from crowdmask.export import labels
 from crowdmask.export.instances import Instances
 from crowdmask.export.source import ImageMasks
+from crowdmask.files import listed
 
 COLUMNS = ("x", "y")
 BOXES = False
@@ -44,9 +45,7 @@ def read(root: str | Path, split: str) -> Iterator[Instances]:
         DataError: no such folder, or see `labels.read`.
     """
     folder = place(Path(root), split)["masks"]
-    if not folder.is_dir():
-        raise DataError(folder, "no such folder", "Name the folder above {split}_data, and a split.")
-    for path in sorted(folder.glob("*.npy")):
+    for path in listed(folder, (".npy",), "Name the folder above {split}_data, and a split."):
         yield labels.read(path, split=split)
 
 

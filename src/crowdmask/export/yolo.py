@@ -19,7 +19,7 @@ from crowdmask.errors import DataError
 from crowdmask.export import cracks
 from crowdmask.export.instances import Instances
 from crowdmask.export.source import ImageMasks
-from crowdmask.files import read_bytes, replacing
+from crowdmask.files import listed, read_bytes, replacing
 from crowdmask.masks.rle import Window
 
 COLUMNS = ()
@@ -115,9 +115,7 @@ def read(root: str | Path, split: str, sizes_hw: Mapping[str, tuple[int, int]]) 
         DataError: no such folder, an image without size, or see `read_file`.
     """
     folder = place(Path(root), split)["labels"]
-    if not folder.is_dir():
-        raise DataError(folder, "no such folder", "Name the folder above labels/{split}, and a split.")
-    for path in sorted(folder.glob("*.txt")):
+    for path in listed(folder, (".txt",), "Name the folder above labels/{split}, and a split."):
         if path.stem not in sizes_hw:
             raise DataError(path, "the size of its image is not known", "Read the images of the same data set.")
         height, width = sizes_hw[path.stem]

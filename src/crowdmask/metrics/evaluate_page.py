@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from crowdmask.masks.rle import Window
-from crowdmask.pages import count, document
+from crowdmask.pages import SHEET, TABLE, count, document
 from crowdmask.pages import picture as embedded
 
 SIDE = 720
@@ -56,15 +56,19 @@ BASELINES = {
     "oracle": "true mask within the circle (the rule's limit)",
 }
 
-_STYLE = """
+_STYLE = (
+    """
 body { max-width: 72rem; }
-table { border-collapse: collapse; } th, td { padding: .15rem .7rem .15rem 0; text-align: left; }
-td + td, th + th { text-align: right; white-space: nowrap; } .scroll { overflow-x: auto; }
+"""
+    + TABLE
+    + """\
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(22rem, 100%), 1fr)); gap: .8rem; }
-.sheet figure { margin: 0; background: var(--soft); border-radius: .4rem; overflow: hidden; }
-.sheet img { width: 100%; } figcaption { padding: .4rem .6rem; }
+"""
+    + SHEET
+    + """\
 .key { display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 .8em; }
 """
+)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ them, and what cannot be used is refused with its name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -21,8 +21,10 @@ from crowdmask import tables
 from crowdmask.corrections.exchange import runs
 from crowdmask.corrections.exchange.base import MAX_PIXELS, MAX_SIDE
 from crowdmask.corrections.exchange.budget import Budget
-from crowdmask.datasets.label_map import instance_boxes, read_label_map
+from crowdmask.datasets.label_map import read_label_map
 from crowdmask.errors import DataError
+from crowdmask.export import coco_reader
+from crowdmask.export.labels import instances
 from crowdmask.masks.rle import Window
 
 WAY_OUT = "Name a COCO file, a folder of label maps (PNG, NPY), or a folder of our tables (Parquet)."
@@ -136,7 +138,7 @@ class LabelMaps:
     def read(self, name: Name) -> Masks:
         """Masks of one image; see `Source`."""
         labels = self.labels(name)
-        windows = [Window(x.start, y.start, labels[y, x] == value) for value, (y, x) in instance_boxes(labels).items()]
+        _, windows = instances(labels)
         height, width = labels.shape
         return Masks((height, width), windows, None, np.full(len(windows), np.nan), None)
 
@@ -212,7 +214,7 @@ class Tables:
             [self._window(file, row, budget) for row in rows],
             unique_ids([row["point_id"] for row in rows]),
             np.array([np.nan if score is None else score for score in scores], np.float64),
-            None if any(p is None for p in points) else np.array(points, np.float64).reshape(-1, 2),
+            _all_points(points),
         )
 
     def _window(self, file: Path, row: dict[str, Any], budget: Budget) -> Window:
@@ -233,6 +235,57 @@ class Tables:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+class CocoMasks:
+    """A COCO file, or a list of results.
+
+    Args:
+        path: The file.
+        images: Of another file, for a list of results.
+
+    Raises:
+        DataError: see `coco_reader.CocoFile`; or two images of one name.
+    """
+
+    def __init__(self, path: Path, images: Mapping[int, coco_reader.Image] | None) -> None:
+        """Find the images, and where their masks lie."""
+        self.path = path
+        self.file = coco_reader.CocoFile(path, images)
+        self._budget = self.file.budget()
+        self._images: dict[Name, coco_reader.Image] = {}
+        for image in self.file.images.values():
+            ours = image.split is not None
+            name = name_in_split(str(image.split), image.image_id) if ours else name_of(image.file_name)
+            if name in self._images:
+                problem = f"the image {name.full} is listed twice, with the ids {self._images[name].id} and {image.id}"
+                raise DataError(path, problem, "Give each image a name of its own, whatever its extension.")
+            self._images[name] = image
+
+    def names(self) -> Sequence[Name]:
+        """All images, in the order of the file."""
+        return list(self._images)
+
+    def read(self, name: Name) -> Masks:
+        """Masks of one image; see `Source`, and for errors `coco_reader.CocoFile.read`."""
+        image = self._images[name]
+        found, windows = self.file.read(image, self._budget)
+        return Masks(
+            (image.height, image.width),
+            windows,
+            unique_ids([entry.point_id for entry in found]),
+            np.array([entry.score for entry in found], np.float64),
+            _all_points([entry.point_xy for entry in found]),
+        )
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _all_points(points: Sequence[tuple[float, float] | None]) -> np.ndarray | None:
+    """Head points float64 (N, 2), if each mask has one."""
+    known = [point for point in points if point is not None]
+    return np.array(known, np.float64).reshape(-1, 2) if len(known) == len(points) else None
 
 
 def images_beside(path: Path, file: Path) -> Path | None:
@@ -265,8 +318,6 @@ def open_sources(pred: Path, truth: Path) -> tuple[Source, Source]:
 
 
 def _open(path: Path, other: Source | None) -> Source:
-    from crowdmask.metrics.coco_masks import CocoMasks
-
     if path.is_dir():
         has_tables = next(path.rglob("*.parquet"), None) is not None
         has_maps = any(p.suffix.lower() in SUFFIXES for p in path.rglob("*"))
@@ -283,7 +334,7 @@ def _open(path: Path, other: Source | None) -> Source:
     if suffix == ".parquet":
         return Tables(path)
     if suffix == ".json":
-        return CocoMasks(path, other.images if isinstance(other, CocoMasks) else None)
+        return CocoMasks(path, other.file.images if isinstance(other, CocoMasks) else None)
     raise DataError(path, f"masks cannot be read from a file of kind '{suffix}'", WAY_OUT)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -149,24 +149,40 @@ def _images(file: File, entries: list[Any]) -> dict[int, tuple[str, int, int]]:
     images: dict[int, tuple[str, int, int]] = {}
     for index, entry in enumerate(entries):
         where = f"images[{index}]"
-        if not isinstance(entry, dict):
-            raise DataError(file.name, f"{where} is no object", _WAY_OUT)
-        number = runs.whole(entry.get("id"))
-        if number is None:
-            raise DataError(file.name, f"{where} has no whole number as `id`", _WAY_OUT)
-        if number in images:
-            raise DataError(file.name, f"{where} has the id {number} of another image", _WAY_OUT)
-        name, height, width = entry.get("file_name"), runs.whole(entry.get("height")), runs.whole(entry.get("width"))
-        if not isinstance(name, str) or not name:
-            raise DataError(file.name, f"image {number} has no `file_name`", _WAY_OUT)
-        if height is None or width is None or not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-            problem = f"image {number} needs `height` and `width`, whole numbers from 1 to {MAX_SIDE}"
-            raise DataError(file.name, problem, _WAY_OUT)
-        if height * width > MAX_PIXELS:
-            problem = f"image {number} claims {height} x {width}, more than {MAX_PIXELS} pixels"
-            raise DataError(file.name, problem, _WAY_OUT)
+        try:
+            number, name, height, width = image_of(entry, where, images)
+        except ValueError as error:
+            raise DataError(file.name, str(error), _WAY_OUT) from None
         images[number] = name, height, width
     return images
+
+
+def image_of(entry: Any, where: str, known: Container[int]) -> tuple[int, str, int, int]:
+    """Id, name, height and width of an entry of `images`.
+
+    Args:
+        entry: As it stands in the file.
+        where: Place in the file, for messages.
+        known: Ids of the entries before.
+
+    Raises:
+        ValueError: what is wrong with it, and where.
+    """
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where} is no object")
+    number = runs.whole(entry.get("id"))
+    if number is None:
+        raise ValueError(f"{where} has no whole number as `id`")
+    if number in known:
+        raise ValueError(f"{where} has the id {number} of another image")
+    name, height, width = entry.get("file_name"), runs.whole(entry.get("height")), runs.whole(entry.get("width"))
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{where}: image {number} has no `file_name`")
+    if height is None or width is None or not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        raise ValueError(f"{where}: image {number} needs `height` and `width`, whole numbers from 1 to {MAX_SIDE}")
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"{where}: image {number} claims {height} x {width}, more than {MAX_PIXELS} pixels")
+    return number, name, height, width
 
 
 def _shape(file: File, where: str, entry: dict[str, Any], height: int, width: int, budget: Budget) -> Shape:
@@ -179,10 +195,7 @@ def _shape(file: File, where: str, entry: dict[str, Any], height: int, width: in
         raise DataError(file.name, f"{where} has no mask, at most a box", fix)
     try:
         if isinstance(drawn, dict):
-            size = drawn.get("size")
-            if not isinstance(size, list) or [runs.whole(side) for side in size] != [height, width]:
-                raise ValueError(f"run lengths of another size than the image, which has {[height, width]}")
-            counts = runs.checked(drawn.get("counts"), height, width, budget)
+            counts = runs.checked(runs.counts_of(drawn, height, width), height, width, budget)
             window = runs.window(counts, height, budget)
             budget.keep(window.mask.size)
             readings: tuple[rle.Window, ...] = (window,)

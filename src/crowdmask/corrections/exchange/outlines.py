@@ -262,12 +262,27 @@ def as_pycocotools(parts: Sequence[Ring], height: int, width: int, budget: Budge
         ValueError: too costly.
     """
     parts = [part for part in parts if len(part) > 2]
-    traced = length(parts)
-    if not parts or traced > MAX_TRACED:
+    if not parts or length(parts) > MAX_TRACED:
         return _EMPTY
+    drawn = pycocotools_counts(parts, height, width, budget)
+    if not coco.area({"size": [height, width], "counts": drawn}):
+        return _EMPTY
+    return runs.window(parse_counts(drawn.decode("ascii"), height, width), height, budget)
+
+
+def pycocotools_counts(parts: Sequence[Ring], height: int, width: int, budget: Budget) -> bytes:
+    """Compressed counts, of the whole picture, of rings as pycocotools draws them, united.
+
+    Args:
+        parts: Rings within the bounds of `check`, each of three corners or more, no longer than `MAX_TRACED` together.
+        height: Of the picture, pixels.
+        width: Of the picture, pixels.
+        budget: What the picture's shapes may cost.
+
+    Raises:
+        ValueError: too costly.
+    """
     # On the whole picture, because its rounding depends on the distance to the corner; only run lengths are made.
-    budget.draw(_CROSSING * traced)
-    drawn = coco.merge(coco.frPyObjects([part.ravel().tolist() for part in parts], height, width))
-    if not coco.area(drawn):
-        return _EMPTY
-    return runs.window(parse_counts(drawn["counts"].decode("ascii"), height, width), height, budget)
+    budget.draw(_CROSSING * length(parts))
+    counts: bytes = coco.merge(coco.frPyObjects([part.ravel().tolist() for part in parts], height, width))["counts"]
+    return counts

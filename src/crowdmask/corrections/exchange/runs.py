@@ -39,11 +39,7 @@ def checked(counts: Any, height: int, width: int, budget: Budget) -> np.ndarray:
     """
     pixels = height * width
     if isinstance(counts, str):
-        if len(counts) > MAX_COUNTS:
-            raise ValueError(f"counts of more than {MAX_COUNTS} characters")
-        if counts[:2] in ("b'", 'b"') and counts[-1] == counts[1] and len(counts) > 2:
-            counts = counts[2:-1].replace("\\\\", "\\")
-        budget.draw(_CHARACTER * len(counts))
+        counts = text(counts, budget)
         if counts == _compressed(pixels):
             return np.array([pixels], np.int64)
         return parse_counts(counts, height, width)
@@ -61,15 +57,45 @@ def checked(counts: Any, height: int, width: int, budget: Budget) -> np.ndarray:
     return runs
 
 
+def counts_of(drawn: dict[str, Any], height: int, width: int) -> Any:
+    """What stands as `counts` of run lengths, once their `size` is that of the picture.
+
+    Raises:
+        ValueError: another size.
+    """
+    size = drawn.get("size")
+    if not isinstance(size, list) or [whole(side) for side in size] != [height, width]:
+        raise ValueError(f"run lengths of another size than the image, which has {[height, width]}")
+    return drawn.get("counts")
+
+
+def text(counts: str, budget: Budget) -> str:
+    """Compressed counts, out of the form `b'...'` where they have it; charged, but not looked at.
+
+    Args:
+        counts: As they stand in a file.
+        budget: What the picture's shapes may cost.
+
+    Raises:
+        ValueError: more than `MAX_COUNTS` characters, or too costly.
+    """
+    if len(counts) > MAX_COUNTS:
+        raise ValueError(f"counts of more than {MAX_COUNTS} characters")
+    if counts[:2] in ("b'", 'b"') and counts[-1] == counts[1] and len(counts) > 2:
+        counts = counts[2:-1].replace("\\\\", "\\")
+    budget.draw(_CHARACTER * len(counts))
+    return counts
+
+
 def _compressed(number: int) -> str:
     """One number in COCO's compressed form: what an empty mask has."""
-    text = ""
+    made = ""
     while True:
         group, number = number & 31, number >> 5
         more = number != 0 or bool(group & 16)
-        text += chr(48 + group + 32 * more)
+        made += chr(48 + group + 32 * more)
         if not more:
-            return text
+            return made
 
 
 def window(runs: np.ndarray, height: int, budget: Budget) -> Window:
