@@ -28,8 +28,8 @@ class Batch:
     Attributes:
         images: float32 (B, 3, H, W), RGB normalised by `MEAN` and `SPREAD`; 0 where padded.
         points_xy: B times float32 (m, 2), pixels of the crop, inside of it.
-        labels: B times int64 (H, W) label map: 0 background, i + 1 the mask of point i, -1 neither (a mask whose point is
-            outside of the crop, and padding). None for supervision by points.
+        labels: B times int64 (H, W) label map: 0 background, i + 1 the mask of point i, -1 neither (a mask whose point
+            is outside of the crop, and padding). None for supervision by points.
         valid: float32 (B, H, W): 0 where padded or cut out, else 1.
         names: B times split/image_id.
     """
