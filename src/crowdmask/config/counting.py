@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
 from crowdmask.config.base import Section
+from crowdmask.config.crops import CropGeometry, Look, WorkingCopy
 from crowdmask.config.faults import faults_of
 
 CountingModel = Literal["p2r", "pet", "ebc", "zip", "density"]
+T = TypeVar("T", bound=Section)
+
 MODELS: tuple[CountingModel, ...] = ("p2r", "pet", "ebc", "zip", "density")
 
 
-class CountingRun(Section):
-    """One training: network, views, schedule."""
+class Network(Section):
+    """What a counting model is made of, and what it is taught beside its own loss."""
 
-    # network
     backbone: str = Field(
         "small",
         pattern=r"^(vgg16_bn|small|timm/[A-Za-z0-9_.-]+)$",
@@ -26,9 +28,8 @@ class CountingRun(Section):
         None, min_length=1, description="of the backbone: null = random, imagenet, or a checkpoint file"
     )
     backbone_width: int = Field(16, ge=2, le=256, description="channels of the first layer of `small`")
-    width: int = Field(64, ge=8, le=1024, description="channels of neck and heads")
+    width: int = Field(64, ge=8, le=1024, multiple_of=8, description="channels of neck and heads")
     stride: Literal[8, 16] = Field(8, description="block size of the density models, pixels")
-    # what a density model is taught
     count_loss: Literal["mae", "mse", "dmcount"] | None = Field(
         None, description="of ebc and density; null = mae for ebc, mse for density"
     )
@@ -36,19 +37,12 @@ class CountingRun(Section):
     mask: float = Field(0.1, ge=0, description="weight of (density of a mask - 1)^2")
     background: float = Field(0.1, ge=0, description="weight of (density of the background / people)^2")
     mask_mode: Literal["block", "pixel", "bilinear"] = Field("block", description="how blocks and masks meet")
-    # views
-    min_side: int | None = Field(None, ge=16, description="images are enlarged to this shortest side, pixels")
-    max_side: int | None = Field(2048, ge=64, description="images are reduced to this longest side, pixels")
-    crop: int = Field(192, ge=32, multiple_of=32, description="side of a training crop, pixels")
-    scale: tuple[float, float] = Field((0.8, 1.25), strict=False, description="least and largest zoom of a crop")
-    flip: float = Field(0.5, ge=0, le=1, description="share of mirrored crops")
-    jitter: float = Field(0.2, ge=0, le=1, description="strength of brightness, contrast and saturation changes")
-    jitter_share: float = Field(0.5, ge=0, le=1, description="share of crops with such changes")
-    grey_share: float = Field(0.1, ge=0, le=1, description="share of crops without colour")
-    blur_share: float = Field(0.0, ge=0, le=1, description="share of blurred crops")
-    cutout_share: float = Field(0.0, ge=0, le=1, description="share of crops with a part cut out")
+
+
+class Schedule(Section):
+    """How long and how fast a counting model learns."""
+
     crops: int = Field(1, ge=1, le=64, description="crops of each image an epoch")
-    # schedule
     epochs: int = Field(40, ge=1, description="passes over the training images")
     batch: int = Field(8, ge=1, le=1024, description="crops a step")
     optimiser: Literal["adam", "adamw"] = Field("adamw", description="optimiser")
@@ -64,56 +58,50 @@ class CountingRun(Section):
         None, ge=1, description="validations without a better one before it stops; null = never"
     )
 
-    @model_validator(mode="after")
-    def _ordered(self) -> CountingRun:
-        low, high = self.scale
-        if not 0.1 <= low <= high <= 10:
-            raise ValueError(f"scale ({low}, {high}) must rise, from 0.1 at least to 10 at most")
-        if self.min_side is not None and self.max_side is not None and self.min_side > self.max_side:
-            raise ValueError(f"min_side ({self.min_side}) must not be larger than max_side ({self.max_side})")
-        return self
+
+class CountingRun(Schedule, Look, CropGeometry, WorkingCopy, Network):
+    """One training: network, working copies, crops, schedule."""
+
+    def part(self, kind: type[T]) -> T:
+        """The settings of one of the models that this one is made of."""
+        return kind(**{name: getattr(self, name) for name in kind.model_fields})
 
 
-_PAPER: dict[str, Any] = {"backbone": "vgg16_bn", "weights": "imagenet", "width": 256, "crop": 256, "flip": 0.5}
+_SMALL: dict[str, Any] = {"crop": 192, "scale": (0.8, 1.25), "jitter": 0.3}
+_PAPER: dict[str, Any] = {"backbone": "vgg16_bn", "weights": "imagenet", "width": 256}
+_P2R: dict[str, Any] = {
+    **_PAPER, "batch": 16, "optimiser": "adam", "lr": 5e-5, "backbone_lr": 1e-5, "schedule": "constant",
+    "epochs": 1500, "scale": (0.7, 1.3), "clip": None, "evaluate_every": 1,
+}  # fmt: skip
+_BLOCKS: dict[str, Any] = {
+    **_PAPER, "crop": 448, "min_side": 448, "optimiser": "adam", "lr": 1e-4, "backbone_lr": 1e-4,
+    "epochs": 2600, "scale": (0.5, 1.0), "jitter": 0.2, "brightness": 0.1, "contrast": 0.1, "saturation": 0.1,
+    "hue": 0.0, "blur": 0.2, "clip": None, "evaluate_every": 1,
+}  # fmt: skip
 
 RUN_PRESETS: dict[str, dict[CountingModel, dict[str, Any]]] = {
     # Minutes on two cores.
     "small": {
-        "p2r": {},
-        "pet": {"lr": 5e-4, "backbone_lr": 5e-4, "clip": 0.1},
-        "ebc": {},
-        "zip": {},
-        "density": {},
+        "p2r": _SMALL,
+        "pet": {**_SMALL, "crop": 256, "width": 32, "lr": 5e-4, "backbone_lr": 5e-4, "clip": 0.1},
+        "ebc": _SMALL,
+        "zip": _SMALL,
+        "density": _SMALL,
     },
     # methods d.1, e.1, e.2, f.3
     "paper": {
-        "p2r": {
-            **_PAPER, "batch": 16, "optimiser": "adam", "lr": 5e-5, "backbone_lr": 1e-5, "schedule": "constant",
-            "epochs": 1500, "scale": (0.7, 1.3), "jitter_share": 0.0, "grey_share": 0.0, "clip": None,
-            "evaluate_every": 1,
-        },
+        "p2r": _P2R,
         "pet": {
-            **_PAPER, "batch": 8, "lr": 1e-4, "backbone_lr": 1e-5, "schedule": "constant", "epochs": 1500,
-            "scale": (0.8, 1.2), "jitter_share": 0.0, "grey_share": 0.0, "clip": 0.1, "evaluate_every": 5,
+            **_PAPER, "lr": 1e-4, "backbone_lr": 1e-5, "schedule": "constant", "epochs": 1500, "scale": (0.8, 1.2),
+            "keep_side": True, "clip": 0.1, "evaluate_every": 5,
         },
-        "ebc": {
-            **_PAPER, "batch": 8, "crop": 448, "min_side": 448, "optimiser": "adam", "lr": 1e-4, "backbone_lr": 1e-4,
-            "epochs": 2600, "scale": (0.5, 1.0), "jitter": 0.1, "jitter_share": 0.2, "grey_share": 0.0,
-            "blur_share": 0.2, "clip": None, "evaluate_every": 1, "count_loss": "dmcount",
-        },
-        "zip": {
-            **_PAPER, "batch": 8, "crop": 448, "min_side": 448, "optimiser": "adam", "lr": 1e-4, "backbone_lr": 1e-4,
-            "stride": 16, "epochs": 1300, "scale": (0.5, 1.0), "jitter": 0.1, "jitter_share": 0.2,
-            "grey_share": 0.0, "blur_share": 0.2, "clip": None, "evaluate_every": 1,
-        },
-        "density": {
-            **_PAPER, "batch": 8, "optimiser": "adam", "lr": 5e-5, "backbone_lr": 1e-5, "schedule": "constant",
-            "epochs": 1500, "scale": (0.7, 1.3), "jitter_share": 0.0, "grey_share": 0.0, "clip": None,
-        },
+        "ebc": {**_BLOCKS, "count_loss": "dmcount"},
+        "zip": {**_BLOCKS, "stride": 16},
+        "density": _P2R,
     },
 }  # fmt: skip
-"""Stronger than `run`, weaker than `models`. `paper` has the published schedules as far as they are known; cosine stands in
-for EBC's and ZIP's cosine with restarts."""
+"""Stronger than `run`, weaker than `models`. `paper` has the published schedules as far as they are known; a cosine
+stands in for the cosine with restarts of EBC and ZIP."""
 
 
 class Counting(Section):

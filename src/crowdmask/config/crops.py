@@ -33,7 +33,7 @@ class CropGeometry(Section):
 
     @field_validator("scale")
     @classmethod
-    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+    def _scale_rises(cls, value: tuple[float, float]) -> tuple[float, float]:
         if not 0.01 <= value[0] <= value[1] <= 100:
             raise ValueError("scale must be two numbers with 0.01 <= smallest <= largest <= 100")
         return value
@@ -56,7 +56,7 @@ class Look(Section):
     )
 
     @model_validator(mode="after")
-    def _ordered(self) -> Look:
+    def _ranges_rise(self) -> Look:
         if not 0 < self.blur_sigma[0] <= self.blur_sigma[1] <= 100:
             raise ValueError("blur_sigma must be two numbers with 0 < smallest <= largest <= 100")
         if not 0 < self.cutout_side[0] <= self.cutout_side[1] <= 1:
