@@ -370,11 +370,6 @@ def test_assignment_of_each_group():
     assert assign({}) == []
 
 
-def test_assignment_of_huge_groups_takes_the_best_first(monkeypatch):
-    monkeypatch.setattr("crowdmask.corrections.pairing.LARGEST", 3)
-    assert assign({(0, 0): 0.9, (0, 1): 0.8, (1, 0): 0.8, (1, 1): 0.1}) == [(0, 0), (1, 1)]
-
-
 def test_inner_point_is_as_far_from_the_border_as_can_be():
     assert inner_point(box(3, 4, 1, 1)) == (3.0, 4.0)
     assert inner_point(box(3, 4, 5, 5)) == (5.0, 6.0)

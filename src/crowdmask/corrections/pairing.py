@@ -7,20 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from crowdmask.corrections.exchange.base import Shape
 from crowdmask.corrections.likeness import MAX_PIECES, Difference, Noise, common, iou, key, touching, unite
 from crowdmask.masks.rle import Window
+from crowdmask.metrics.matching import assignment
 
 INSIDE = 0.8
 """Least part of a fragment that lies on its mask."""
 PIECE = 0.25
 """A shape with at least this part of a mask's area might be a head of its own."""
-LARGEST = 1 << 22
-"""Largest matrix for which the best assignment is computed; above, best pairs first."""
 
 
 @dataclass(frozen=True)
@@ -286,41 +282,11 @@ class Pairing:
 
 
 def assign(values: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
-    """One-to-one pairs with the largest sum of values.
+    """One-to-one pairs with the largest sum of values, in order.
 
     Args:
         values: Of the possible pairs, above 0.
-
-    Returns:
-        Some of the pairs, in order. Groups of pairs that share nothing are solved apart; in one of more than `LARGEST`
-        combinations the best pair comes first.
     """
-    if not values:
-        return []
-    pairs = np.array(sorted(values))
-    rows, row = np.unique(pairs[:, 0], return_inverse=True)
-    columns, column = np.unique(pairs[:, 1], return_inverse=True)
-    value = np.array([values[int(a), int(b)] for a, b in pairs])
-    size = len(rows) + len(columns)
-    graph = coo_matrix((np.ones(len(pairs)), (row, column + len(rows))), shape=(size, size))
-    _, group = connected_components(graph, directed=False)
-    order = np.argsort(group[row], kind="stable")
-    chosen: list[tuple[int, int]] = []
-    for part in np.split(order, np.flatnonzero(np.diff(group[row][order])) + 1):
-        left, right = np.unique(row[part]), np.unique(column[part])
-        if len(part) == 1:
-            chosen.append((int(pairs[part[0], 0]), int(pairs[part[0], 1])))
-        elif len(left) * len(right) <= LARGEST:
-            matrix = np.zeros((len(left), len(right)))
-            matrix[np.searchsorted(left, row[part]), np.searchsorted(right, column[part])] = value[part]
-            for i, j in zip(*linear_sum_assignment(matrix, maximize=True), strict=True):
-                if matrix[i, j] > 0:
-                    chosen.append((int(rows[left[i]]), int(columns[right[j]])))
-        else:
-            used: set[tuple[int, int]] = set()
-            for place in part[np.argsort(-value[part], kind="stable")]:
-                ends = (0, int(row[place])), (1, int(column[place]))
-                if used.isdisjoint(ends):
-                    used.update(ends)
-                    chosen.append((int(pairs[place, 0]), int(pairs[place, 1])))
-    return sorted(chosen)
+    pairs = sorted(values)
+    table = np.array(pairs, np.int64).reshape(-1, 2)
+    return [pairs[k] for k in assignment(table[:, 0], table[:, 1], np.array([values[pair] for pair in pairs]))]

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from crowdmask.config.crops import CropGeometry, Look
+from crowdmask.errors import CrowdmaskError
 from crowdmask.models.base import Batch
 from crowdmask.training.source import Source
-from crowdmask.training.views import View, draw, generator, normalised
+from crowdmask.training.views import View, draw, generator, normalised, one_thread
 
 
 class Item(NamedTuple):
@@ -111,8 +112,10 @@ class _Packed(NamedTuple):
 
 def _pack(views: Sequence[View]) -> _Packed:
     labels = [view.labels for view in views if view.labels is not None]
+    with one_thread():
+        images = torch.stack([normalised(view) for view in views])
     return _Packed(
-        torch.stack([normalised(view) for view in views]),
+        images,
         torch.from_numpy(np.concatenate([view.points_xy for view in views])),
         torch.tensor([len(view.points_xy) for view in views]),
         torch.from_numpy(np.stack(labels)) if labels else None,
@@ -130,8 +133,11 @@ class _Views(Dataset):
     def __init__(self, source: Source, geometry: CropGeometry, looks: Sequence[Look], seed: int) -> None:
         self.source, self.geometry, self.looks, self.seed = source, geometry, tuple(looks), seed
 
-    def __getitem__(self, item: Item) -> list[View]:
-        sample = self.source[item.image]
+    def __getitem__(self, item: Item) -> list[View] | CrowdmaskError:
+        try:
+            sample = self.source[item.image]
+        except CrowdmaskError as error:  # handed on: raised here, torch would make a long text of it
+            return error
         rng = generator(self.seed, item.epoch, sample.name, item.repeat)
         return draw(sample, self.geometry, self.looks, rng)
 
@@ -149,8 +155,19 @@ class _Epoch(Sampler):
         return len(self.batches)
 
 
-def _collate_looks(views: list[list[View]]) -> list[_Packed]:
+def _collate_looks(found: list[list[View] | CrowdmaskError]) -> list[_Packed] | CrowdmaskError:
+    views = []
+    for one in found:
+        if isinstance(one, CrowdmaskError):
+            return one
+        views.append(one)
     return [_pack(look) for look in zip(*views, strict=True)]
+
+
+def _unpack(found: list[_Packed] | CrowdmaskError) -> tuple[Batch, ...]:
+    if isinstance(found, CrowdmaskError):
+        raise found
+    return tuple(packed.batch() for packed in found)
 
 
 class Loader:
@@ -203,9 +220,12 @@ class Loader:
         Args:
             epoch: From 0.
             first: Batch to begin with, to go on in the middle of an epoch; those before are not made.
+
+        Raises:
+            DataError: an image cannot be used; see `Source`.
         """
         self._epoch.batches = self.plan.epoch(epoch)[first:]
-        return (tuple(packed.batch() for packed in found) for found in iter(self._loader))
+        return map(_unpack, iter(self._loader))
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch in the first look; see `looks`."""

@@ -173,7 +173,7 @@ def dress(view: View, look: Look, rng: np.random.Generator) -> View:
     """
     image = torch.from_numpy(view.image).permute(2, 0, 1)
     shown_h, shown_w = (int(view.valid.any(axis).sum()) for axis in (1, 0))
-    with _one_thread():
+    with one_thread():
         part = image[:, :shown_h, :shown_w]
         changed = _recolour(part, look, rng)
     if changed is not part:
@@ -215,8 +215,11 @@ def _recolour(image: Tensor, look: Look, rng: np.random.Generator) -> Tensor:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums that do not depend on the number of threads: data workers have one, the main process has many."""
+def one_thread() -> Iterator[None]:
+    """Run torch in one thread: crops are small, and sums that several threads share differ in the last bits.
+
+    Data workers have one thread anyway, the main process has many.
+    """
     before = torch.get_num_threads()
     if before == 1:
         yield
