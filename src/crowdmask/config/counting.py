@@ -28,7 +28,7 @@ class Network(Section):
         None, min_length=1, description="of the backbone: null = random, imagenet, or a checkpoint file"
     )
     backbone_width: int = Field(16, ge=2, le=256, description="channels of the first layer of `small`")
-    width: int = Field(64, ge=8, le=1024, multiple_of=8, description="channels of neck and heads")
+    width: int = Field(64, ge=32, le=1024, multiple_of=32, description="channels of neck and heads")
     stride: Literal[8, 16] = Field(8, description="block size of the density models, pixels")
     count_loss: Literal["mae", "mse", "dmcount"] | None = Field(
         None, description="of ebc and density; null = mae for ebc, mse for density"
