@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from drawn import batch, scene
+from drawn import batch
+from pet_cases import mixed, small
 
 from crowdmask.losses.grid import cell_centres
 from crowdmask.models import backbone, pet_transformer
 from crowdmask.models.base import Batch, Supervision, normalise
-from crowdmask.models.pet import Pet, features_at
+from crowdmask.models.pet import Pet
 from crowdmask.models.pet_splitter import DENSE, LEVELS, SPARSE
 from crowdmask.models.pet_windows import enlarge
 
@@ -25,22 +26,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def small(seed: int = 0) -> Pet:
-    torch.manual_seed(seed)
-    return Pet(backbone.build("small", width=8), 32)
-
-
-def mixed() -> Batch:
-    """A dense image (its heads are 12 px apart), a sparse one, one with one head, one with nobody."""
-    made = [scene(60, 256, 1, 3), scene(9, 256, 2), scene(1, 256, 3), scene(0, 256, 4)]
-    return Batch(
-        images=torch.stack([normalise(image) for image, _, _ in made]),
-        points_xy=[torch.from_numpy(points) for _, points, _ in made],
-        labels=[torch.from_numpy(labels) for _, _, labels in made],
-        valid=torch.ones(4, 256, 256),
-    )
 
 
 def total(model: Pet, found: dict, data: Batch, supervision: Supervision, epoch: int) -> torch.Tensor:
@@ -134,38 +119,6 @@ def test_few_or_no_people(people: tuple[int, ...], supervision: Supervision, epo
     assert all(p.grad is None or bool(torch.isfinite(p.grad).all()) for p in model.parameters())
 
 
-def test_golden_points_of_queries() -> None:
-    """Query plus offset in units of 256 pixels, whatever the size: size * (query / size + offset / (size / 256))."""
-    model = small().train()
-    for level, shift in ((SPARSE, 0.5), (DENSE, -0.2)):
-        torch.nn.init.zeros_(model.heads[level.name].last.weight)
-        model.heads[level.name].last.bias.data[:] = torch.tensor([shift, 0.0])
-    found = model(torch.ones(1, 3, 256, 512))
-    for level, shift in ((SPARSE, 0.5), (DENSE, -0.2)):
-        offset = 2 * (float(torch.tensor(shift).sigmoid()) - 0.5)
-        xy = found[f"{level.name}_xy"][0]
-        assert xy.shape == (2, 256 // level.stride, 512 // level.stride)
-        for row, column in ((0, 0), (3, 17)):
-            query = [int((k + 0.5) * level.stride) for k in (column, row)]
-            x = 512 * (query[0] / 512 + offset / (512 / 256))
-            assert xy[:, row, column].tolist() == pytest.approx([x, query[1]], rel=1e-5)
-
-
-@pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.name)
-def test_queries_see_their_window_only(level) -> None:
-    model = small().train()
-    found = model(torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(1)))
-    found = {key: value.detach() for key, value in found.items()}
-    found["memory"].requires_grad_()
-    row, column = 100 // level.stride, 200 // level.stride
-    model.decode(found, level)[f"{level.name}_logits"][0, :, row, column].sum().backward()
-    high, wide = (n * level.stride for n in level.window)
-    y, x = 100 // high * high // 8, 200 // wide * wide // 8
-    window = torch.zeros(32, 32, dtype=torch.bool)
-    window[y : y + high // 8, x : x + wide // 8] = True
-    assert torch.equal((found["memory"].grad != 0).any(1)[0], window)
-
-
 def test_only_windows_of_a_level_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     """At test time windows are chosen and go in chunks, with the values of all at once; losses decode the rest."""
     model, data = small().eval(), mixed()
@@ -246,32 +199,6 @@ def test_each_region_yields_points_of_one_level() -> None:
             assert levels.tolist() == ([1] * 512 if dense else [0] * 128)
 
 
-def test_padding_is_found_by_itself_and_seen_by_nobody() -> None:
-    """What lies in padding changes nothing of what is decoded of the image."""
-    model = small().eval()
-    image = torch.zeros(1, 3, 256, 512)
-    image[..., :200, :300] = torch.randn(1, 3, 200, 300, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        found = model(image)
-        valid = torch.zeros(1, 256, 512, dtype=torch.bool)
-        valid[:, :200, :300] = True
-        assert torch.equal(found["valid"], valid)
-        for key, value in model(image, valid).items():
-            assert torch.equal(value, found[key])
-        noisy = found | {
-            f"features{s}": torch.where(valid[:, None, ::s, ::s], found[f"features{s}"], 77.0) for s in (4, 8)
-        }
-        noisy["memory"] = torch.where(valid[:, None, ::8, ::8], found["memory"], -50.0)
-        for level in LEVELS:
-            seen = valid[:, None, :: level.stride, :: level.stride].expand(-1, 2, -1, -1)
-            plain, other = (model.decode(x, level) for x in (found, noisy))
-            for key, value in plain.items():
-                torch.testing.assert_close(value[seen], other[key][seen], rtol=1e-5, atol=1e-4)
-        black = model(torch.zeros(1, 3, 256, 256))  # nothing but padding
-        assert all(bool(torch.isfinite(value).all()) for value in black.values())
-        assert model.read(black, 256, 256).count == 0
-
-
 def test_padded_crops_in_training() -> None:
     model, data = small().train(), batch(3, 0, side=256)
     data = replace(data, points_xy=[points.clamp(max=99) for points in data.points_xy])
@@ -302,19 +229,6 @@ def test_no_nan_in_bfloat16() -> None:
     assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters())
     with torch.autocast("cpu", torch.bfloat16):
         assert np.isfinite(model.eval().predict_candidates(data.images[1]).features).all()
-
-
-def test_golden_features_at_cell_centres() -> None:
-    model = small().eval()
-    with torch.no_grad():
-        found = model(mixed().images[:1])
-    for stride, part in ((4, slice(0, 32)), (8, slice(32, 64))):
-        maps = found[f"features{stride}"][0]
-        side = 256 // stride
-        read = features_at(found, cell_centres(side, side, stride, maps))[:, part]
-        torch.testing.assert_close(read, maps.flatten(1).T, rtol=1e-4, atol=1e-5)
-    between = features_at(found, torch.tensor([[3.5, 1.5]]))[0, :32]  # between the first cells of a row
-    torch.testing.assert_close(between, found["features4"][0, :, 0, :2].mean(1), rtol=1e-4, atol=1e-5)
 
 
 def test_same_seed_same_losses() -> None:
