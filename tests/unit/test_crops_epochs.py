@@ -120,6 +120,23 @@ def test_the_number_of_threads_changes_nothing(source):
     assert all(all(map(same, one, two)) for one, two in zip(*found, strict=True))
 
 
+def test_the_global_generators_are_left_alone(source):
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    for workers in (0, 1):
+        list(loader(source, workers).looks(0))
+    assert torch.equal(torch.get_rng_state(), before[0]) and np.array_equal(np.random.get_state()[1], before[1])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_pinned_batches_are_the_same(source):
+    plan = Plan(len(source), 4, repeats=2, seed=5)
+    for workers in (0, 1):
+        pinned = Loader(source, plan, GEOMETRY, LOOKS, workers, pin=True)
+        for one, two in zip(loader(source).looks(0), pinned.looks(0), strict=True):
+            assert all(map(same, one, two)) and two[0].images.is_pinned()
+            assert two[0].to("cuda").labels[0].device.type == "cuda"
+
+
 def test_an_epoch_that_is_left_early_does_not_leak_into_the_next(source):
     plain, other = loader(source), loader(source, 2)
     begun = other.looks(3)

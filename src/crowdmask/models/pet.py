@@ -29,7 +29,7 @@ from crowdmask.models.pet_splitter import (
     windows_to_search,
 )
 from crowdmask.models.pet_transformer import HEAD_WIDTH, Decoder, Encoder, Heads, in_chunks
-from crowdmask.models.pet_windows import enlarge, merge, partition, phases, sine
+from crowdmask.models.pet_windows import enlarge, merge, partition, phases, query_phases, sine
 
 REACH_PX = 256.0
 """Largest offset of a point from its query. Published: the crop's side, which is 256, and the same in pixels at test
@@ -174,9 +174,7 @@ class Pet(Counter):
         valid = found["valid"][:, :: level.stride, :: level.stride]
         seen = found["valid"][:, ::MEMORY_STRIDE, ::MEMORY_STRIDE]
         full = bool(found["valid"].all())
-        # A query lies at ((k + 0.5) * stride) truncated, and has the position of that pixel of the whole image.
-        middle = level.stride // 2
-        place = torch.stack([p[:, middle :: level.stride, middle :: level.stride] for p in phases(found["valid"])], 1)
+        place = query_phases(found["valid"], level.stride)
         memory_place = torch.stack(phases(seen), 1)
 
         def step(part: Tensor | None) -> Tensor:
@@ -204,7 +202,7 @@ class Pet(Counter):
         else:
             out = merge(in_chunks(step, which, maps, level.window), level.window, (batch, h, w), which)
         grid = torch.stack(torch.meshgrid(*(torch.arange(n, device=maps.device) for n in (w, h)), indexing="xy"))
-        grid = (grid * level.stride + middle).float()
+        grid = (grid * level.stride + level.stride // 2).float()
         return {f"{level.name}_logits": out[:, :2], f"{level.name}_xy": grid + REACH_PX * out[:, 2:]}
 
     def losses(self, found: dict[str, Any], batch: Batch, supervision: Supervision, epoch: int) -> dict[str, Tensor]:

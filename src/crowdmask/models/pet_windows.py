@@ -84,6 +84,18 @@ def phases(valid: Tensor) -> tuple[Tensor, Tensor]:
     return full * y / (y[:, -1:] + 1e-6), full * x / (x[:, :, -1:] + 1e-6)
 
 
+def query_phases(valid: Tensor, stride: int) -> Tensor:
+    """Phases y and x of the queries of a grid: those of their pixels in the whole image: (B, 2, h, w).
+
+    A query lies at ((k + 0.5) * stride), truncated. Source: methods d.1.
+
+    Args:
+        valid: bool (B, H, W).
+        stride: Pixels between queries.
+    """
+    return torch.stack([phase[:, stride // 2 :: stride, stride // 2 :: stride] for phase in phases(valid)], 1)
+
+
 def sine(y: Tensor, x: Tensor, width: int) -> Tensor:
     """Position encoding, (..., width): first half for y, second for x, sine and cosine in turns (methods d.1).
 

@@ -107,7 +107,7 @@ class _Packed(NamedTuple):
     def batch(self) -> Batch:
         labels = None if self.labels is None else list(self.labels)
         points = list(self.points.split(self.lengths.tolist()))
-        return Batch(self.images, points, labels, self.valid, self.names)
+        return Batch(self.images, points, labels, self.valid, tuple(self.names))  # pinning makes a list of names
 
 
 def _pack(views: Sequence[View]) -> _Packed:
@@ -204,6 +204,8 @@ class Loader:
             batch_sampler=self._epoch,
             collate_fn=_collate_looks,
             num_workers=workers,
+            # Of its own, though nothing here draws from it: else every epoch would move torch's global one.
+            generator=torch.Generator().manual_seed(plan.seed),
             pin_memory=torch.cuda.is_available() if pin is None else pin,
             **options,
         )

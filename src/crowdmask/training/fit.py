@@ -80,8 +80,8 @@ def noting_signals(alone: bool) -> Iterator[Signals]:
     """Note the first SIGINT, or SIGTERM, instead of obeying it, while the block runs; the second acts as ever.
 
     Args:
-        alone: Whether there is one process. Of several, one that is told to end by SIGTERM does: the parent says so when
-            another has failed, and it may hang in what they do together.
+        alone: Whether there is one process. Of several, one obeys SIGTERM at once: it may hang in what they do
+            together, which is when the parent sends it, because another has failed.
     """
     signals = Signals()
     if threading.current_thread() is not threading.main_thread():

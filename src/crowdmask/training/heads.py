@@ -119,12 +119,15 @@ def read_entries(
     return [entries[key] for key in wanted]
 
 
+_IMAGE_COLUMNS = ["split", "image_id", "path", "height", "width", "sha256"]
+
+
 def _from_images(wanted: set[Key], paths: Sequence[str | Path]) -> dict[Key, Entry]:
     found: dict[Key, Entry] = {}
     for path in map(Path, paths):
         row = -1
         for part in tables.parts(path, "images", batch=64):
-            plain = part.drop_columns(["points"]).to_pylist()
+            plain = part.select(_IMAGE_COLUMNS).to_pylist()
             for number, image in enumerate(plain):
                 row += 1
                 key = image["split"], image["image_id"]

@@ -256,30 +256,29 @@ def _check_finite(terms: Mapping[str, Tensor], batch: Batch, epoch: int, step: i
 
 def _gradient_error(objective: Objective, group: Sequence[Batch], epoch: int, step: int) -> CrowdmaskError:
     """What is known of a gradient that is not finite: found by taking the terms' gradients one by one."""
-    parameters = dict(objective.named_parameters())
-    terms_at_fault: set[str] = set()
-    weights_at_fault: dict[str, None] = {}
-    batches_at_fault: list[Batch] = []
+    parameters = {name: weight for name, weight in objective.model.named_parameters() if weight.requires_grad}
+    bad_terms: dict[str, None] = {}
+    bad_weights: dict[str, None] = {}
+    bad_batches = []
     for batch in group:
         terms, weights = objective.terms(batch, epoch)
+        bad = False
         for name, value in terms.items():
-            if not value.requires_grad:
-                continue
-            grads = torch.autograd.grad(
-                weights[name] * value, parameters.values(), retain_graph=True, allow_unused=True
-            )
-            bad = [p for p, g in zip(parameters, grads, strict=True) if g is not None and not g.isfinite().all()]
-            if bad:
-                terms_at_fault.add(name)
-                weights_at_fault |= dict.fromkeys(name.removeprefix("model.") for name in bad)
-                batches_at_fault += [] if any(batch is one for one in batches_at_fault) else [batch]
-    if not terms_at_fault:
-        what = "the gradient is not finite, by a sum of terms or another process"
-        return CrowdmaskError(f"training stopped: {what}, in {_where(epoch, step, group)}. {_UNHARMED}")
-    names = ", ".join(sorted(terms_at_fault))
-    first, *others = weights_at_fault
-    more = f" and {len(others)} more" if others else ""
-    return CrowdmaskError(
-        f"training stopped: the gradient of loss term {names} is not finite (weight {first}{more}) in "
-        f"{_where(epoch, step, batches_at_fault)}. {_UNHARMED}"
-    )
+            if value.requires_grad:
+                gradients = torch.autograd.grad(
+                    weights[name] * value, list(parameters.values()), retain_graph=True, allow_unused=True
+                )
+                for weight, gradient in zip(parameters, gradients, strict=True):
+                    if gradient is not None and not gradient.isfinite().all():
+                        bad_terms[name] = bad_weights[weight] = None
+                        bad = True
+        if bad:
+            bad_batches.append(batch)
+    if not bad_terms:
+        what = "the gradient is not finite, by the sum of the terms or by another process"
+    else:
+        more = f" and {len(bad_weights) - 1} more" if len(bad_weights) > 1 else ""
+        what = (
+            f"the gradient of loss term {', '.join(bad_terms)} is not finite (weight {next(iter(bad_weights))}{more})"
+        )
+    return CrowdmaskError(f"training stopped: {what} in {_where(epoch, step, bad_batches or group)}. {_UNHARMED}")
