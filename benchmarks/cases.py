@@ -13,6 +13,7 @@ BASELINES = {
     "decode": SAM_BASELINE,
     "image": SAM_BASELINE,
     "measures": "full frames, one product, scipy's linear_sum_assignment",
+    "crops": "the image decoded for each crop, its masks painted anew",
     "export": "row by row: each mask decoded, encoded on its image, json.dumps",
     "read": "pycocotools COCO(path) and annToMask",
 }
@@ -26,8 +27,8 @@ class Case:
     Attributes:
         name: Of the benchmark and of its result file.
         kind: decode = prompts to masks on one embedding; image = a whole image; memory = the stage from files, for its
-            peak; where = the stage from files, by part; measures = masks against true masks; export = tables to COCO;
-            read = COCO to masks.
+            peak; where = the stage from files, by part; crops = crops to train on, from tables and an image file;
+            measures = masks against true masks; export = tables to COCO; read = COCO to masks.
         about: One line for `--list`.
         model: small (shipped weights) or vit_b (seeded random weights); none for export and read.
         prompts: Head points, or masks; of `measures` masks on each side.
@@ -47,7 +48,7 @@ class Case:
     """
 
     name: str
-    kind: Literal["decode", "image", "memory", "where", "measures", "export", "read"]
+    kind: Literal["decode", "image", "memory", "where", "crops", "measures", "export", "read"]
     about: str
     model: Literal["small", "vit_b", "none"]
     prompts: int
@@ -164,6 +165,10 @@ CASES = [
     Case(
         "where_vit_b", "where", "parts of a rendered crowd of 500 in one tile, vit_b, file to file", "vit_b",
         500, repeats=1,
+    ),
+    Case(
+        "crops_from_cache", "crops", "8 crops from a photo with 2000 masks: copy kept, or made each time", "small",
+        2000, 2013, 2902, baseline=2000, threads=1, host=True, least_ratio=10.0,
     ),
     Case(
         "export_nwpu", "export", "2,133,375 masks of 5,109 images, tables to one COCO file", "none", 2_133_375,

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import torch
 
-from benchmarks import decode, host, image, inputs, measure, measures, where
+from benchmarks import crops, decode, host, image, inputs, measure, measures, where
 from benchmarks.cases import Case
 
 WORK: dict[tuple[str, str], Any] = {
@@ -24,6 +24,8 @@ WORK: dict[tuple[str, str], Any] = {
     ("image", "baseline"): image.Baseline,
     ("memory", "ours"): image.Stage,
     ("where", "ours"): where.Where,
+    ("crops", "ours"): crops.Ours,
+    ("crops", "baseline"): crops.Baseline,
     ("measures", "ours"): measures.Ours,
     ("measures", "baseline"): measures.Baseline,
 }

@@ -214,10 +214,10 @@ def markdown(records: list[Record]) -> str:
     """All tables of the records."""
     if not records:
         return "No results: run `make benchmark`."
-    kinds = ("decode", "image", "memory", "where", "measures", "export", "read")
+    kinds = ("decode", "image", "memory", "where", "crops", "measures", "export", "read")
     of = {kind: [r for r in records if r["kind"] == kind] for kind in kinds}
     parts = [_machine(records)]
-    speed = [r for r in of["decode"] + of["image"] if r["ratio"] is not None]
+    speed = [r for r in of["decode"] + of["image"] + of["crops"] if r["ratio"] is not None]
     if speed:
         parts += ["**Speed**", _speed(speed)]
         parts += _notes(speed)

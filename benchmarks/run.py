@@ -215,6 +215,8 @@ def _record(
 
 
 def _unit(case: Case) -> str:
+    if case.kind == "crops":
+        return "heads of an image to crop"
     return "masks" if case.kind in ("measures", "export", "read") else "prompts"
 
 

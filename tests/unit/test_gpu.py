@@ -8,6 +8,7 @@ import time
 import pytest
 
 from crowdmask import gpu
+from crowdmask.errors import CrowdmaskError
 
 
 @pytest.fixture
@@ -108,24 +109,65 @@ def test_the_slot_is_given_back_also_after_an_error(free, monkeypatch, tmp_path)
 
 def test_three_jobs_share_two_devices(tmp_path):
     """`_take` opens the lock file anew each time, so threads exclude each other as processes do."""
-    first, second = (gpu._take(tmp_path, ["0", "1"], 0.01) for _ in range(2))
-    assert (first[0], second[0]) == ("0", "1")
+    first, second = (gpu._take(tmp_path, ["0", "1"], 1, 0.01) for _ in range(2))
+    assert [*first, *second] == ["0", "1"]
     third = []
-    waiting = threading.Thread(target=lambda: third.append(gpu._take(tmp_path, ["0", "1"], 0.01)))
+    waiting = threading.Thread(target=lambda: third.append(gpu._take(tmp_path, ["0", "1"], 1, 0.01)))
     waiting.start()
     time.sleep(0.1)
     assert not third
-    os.close(second[1])
+    os.close(second["1"])
     waiting.join(5)
-    assert third[0][0] == "1"
-    os.close(first[1])
-    os.close(third[0][1])
+    assert [*third[0]] == ["1"]
+    os.close(first["0"])
+    os.close(third[0]["1"])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0.lock", "1.lock"]
 
 
+def test_one_job_with_several_devices(free, monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu, "count", lambda: 3)
+    with gpu.device_slot(2, tmp_path, 0.01) as device:
+        assert device == "cuda" and os.environ[gpu.VARIABLE] == "0,1"
+        assert [*gpu._take(tmp_path, ["0", "1", "2"], 1, 0.01)] == ["2"]
+    assert gpu.VARIABLE not in os.environ
+    assert [*gpu._take(tmp_path, ["0", "1"], 2, 0.01)] == ["0", "1"]
+
+
+@pytest.mark.parametrize("visible", ["3,5", "GPU-8c1f,GPU-11"])
+def test_a_scheduler_that_chose_several_is_left_in_charge(free, monkeypatch, tmp_path, visible):
+    monkeypatch.setenv(gpu.VARIABLE, visible)
+    with gpu.device_slot(2, tmp_path) as device:
+        assert device == "cuda" and os.environ[gpu.VARIABLE] == visible and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("visible", "said"), [(None, "this machine shows 1"), ("7", "CUDA_VISIBLE_DEVICES=7 names 1")])
+def test_more_devices_than_there_are(free, monkeypatch, tmp_path, visible, said):
+    monkeypatch.setattr(gpu, "count", lambda: 1)
+    if visible:
+        monkeypatch.setenv(gpu.VARIABLE, visible)
+    with pytest.raises(CrowdmaskError, match=f"2 GPUs were asked for, but {said}"), gpu.device_slot(2, tmp_path):
+        pass
+
+
+def test_a_job_that_waits_for_two_holds_none(tmp_path):
+    """Else two jobs with one device each would wait for each other."""
+    names = ["0", "1"]
+    first = gpu._take(tmp_path, names, 1, 0.01)
+    pair = []
+    waiting = threading.Thread(target=lambda: pair.append(gpu._take(tmp_path, names, 2, 0.01)))
+    waiting.start()
+    other = gpu._take(tmp_path, names, 1, 0.001)
+    assert not pair and [*other] == ["1"]
+    for handle in (*first.values(), *other.values()):
+        os.close(handle)
+    waiting.join(5)
+    assert [*pair[0]] == names
+    for handle in pair[0].values():
+        os.close(handle)
+
+
 def _job(folder, answers):
-    handle = gpu._take(folder, ["0", "1"], 0.01)
-    answers.put(handle[0])
+    answers.put(*gpu._take(folder, ["0", "1"], 1, 0.01))
     time.sleep(60)
 
 
@@ -140,8 +182,7 @@ def test_processes_take_different_devices_and_a_killed_one_frees_its_own(tmp_pat
         assert sorted(taken) == ["0", "1"]
         jobs[0].kill()
         jobs[0].join()
-        name, handle = gpu._take(tmp_path, ["0", "1"], 0.01)
-        assert name in ("0", "1")
+        (handle,) = gpu._take(tmp_path, ["0", "1"], 1, 0.01).values()
         os.close(handle)
     finally:
         for job in jobs:

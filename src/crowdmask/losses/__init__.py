@@ -1,0 +1,1 @@
+"""Losses of counting models: pure functions of tensors, for any device and float type."""
