@@ -16,8 +16,8 @@ def small(seed: int = 0) -> Pet:
 
 
 def mixed() -> Batch:
-    """A dense image (its heads are 12 px apart), a sparse one, one with one head, one with nobody."""
-    made = [scene(60, 256, 1, 3), scene(9, 256, 2), scene(1, 256, 3), scene(0, 256, 4)]
+    """A dense image (its heads are 13 px apart), a sparse one, one with one head, one with nobody."""
+    made = [scene(150, 256, 1, 3), scene(9, 256, 2), scene(1, 256, 3), scene(0, 256, 4)]
     return Batch(
         images=torch.stack([normalise(image) for image, _, _ in made]),
         points_xy=[torch.from_numpy(points) for _, points, _ in made],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 from drawn import batch
 from pet_cases import mixed, small
+from scipy.optimize import linear_sum_assignment
 
+from crowdmask.losses.assignment import by_masks
 from crowdmask.losses.grid import cell_centres
 from crowdmask.models import backbone, pet_transformer
 from crowdmask.models.base import Batch, Supervision, normalise
@@ -179,6 +182,70 @@ def test_any_size_and_no_point_in_padding(size: tuple[int, int]) -> None:
         np.testing.assert_array_equal(more.points_xy, found.points_xy)
         np.testing.assert_array_equal(more.scores, found.scores)
         assert bool(np.isfinite(more.features).all() and (more.scores > 0.5).all())
+
+
+def test_sides_and_padding_each_keep_points_out() -> None:
+    model, image = sure(small(), -99.0), mixed().images[:1]
+    valid = torch.ones(1, 256, 256, dtype=torch.bool)
+    with torch.no_grad():
+        found = model(image, valid)
+        assert [model.read(found, *size).count for size in ((256, 256), (9, 256), (256, 17))] == [1024, 64, 96]
+        valid[:, 40:80] = False  # a strip of five rows of cells
+        assert model.read(model(image, valid), 256, 256).count == 27 * 32
+
+
+@pytest.mark.parametrize("supervision", ["points", "masks"])
+@pytest.mark.parametrize("epoch", [4, 5])
+def test_golden_losses_from_the_definition(supervision: Supervision, epoch: int) -> None:
+    """Each term from what the network says, query by query; the splitter's as in its own test."""
+    model, data = small().train(), mixed()
+    with torch.no_grad():
+        found = model(data.images)
+        noise = torch.Generator().manual_seed(3)
+        found["split"] = torch.rand(4, 4, 2, generator=noise)
+        for level in LEVELS:
+            found[f"{level.name}_logits"] = torch.randn(found[f"{level.name}_logits"].shape, generator=noise)
+        terms = model.losses(found, data, supervision, epoch)
+    assert terms.keys() == {"class_sparse", "points_sparse", "class_dense", "points_dense", "splitter"}
+    dense_images = {0, 1}  # the first two have the nearest heads
+    for level in LEVELS:
+        sums: dict[object, list[float]] = {}
+        for i in range(4):
+            logits, xy = (found[f"{level.name}_{key}"][i].flatten(1).T.double().numpy() for key in ("logits", "xy"))
+            heads = data.points_xy[i].double().numpy()
+            chance = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
+            away = np.hypot(*(xy[:, None] - heads[None]).transpose(2, 0, 1))
+            if supervision == "points":
+                pairs = dict(zip(*linear_sum_assignment(0.05 * away - chance[:, None]), strict=True))
+            else:
+                place = by_masks(xy, chance, heads, data.labels[i].numpy())
+                pairs = {query: head for head, query in enumerate(place.tolist())}
+            for q in range(len(xy)):
+                row, column = q // (256 // level.stride), q % (256 // level.stride)
+                split = float(found["split"][i, row * level.stride // 64, column * level.stride // 128])
+                on = split > 0.5 if level is DENSE else 1 - split > 0
+                key = "all" if epoch < 5 else (i in dense_images if on else "off")
+                one = sums.setdefault(key, [0.0] * 4)
+                person = q in pairs
+                right, weight = chance[q] if person else 1 - chance[q], 1.0 if person else 0.5
+                one[0] -= weight * math.log(right)
+                one[1] += weight
+                if person:
+                    d = np.abs(xy[q] - heads[pairs[q]]) / 256
+                    one[2] += float(np.where(d < 1, 0.5 * d * d, d - 0.5).sum())
+                    one[3] += 1
+        assert float(terms[f"class_{level.name}"]) == pytest.approx(sum(s[0] / s[1] for s in sums.values()), rel=1e-4)
+        wanted = sum(s[2] / s[3] for s in sums.values() if s[3])
+        assert float(terms[f"points_{level.name}"]) == pytest.approx(wanted, rel=1e-4)
+    lowest, highest = (1 - found["split"]).flatten(1).amax(1), found["split"].flatten(1).amax(1)
+    assert float(terms["splitter"]) == pytest.approx(float(1 - lowest.mean() + 1 - highest[0]), rel=1e-5)
+
+
+def test_golden_weights() -> None:
+    every = {"class_sparse": 1, "points_sparse": 5, "class_dense": 1, "points_dense": 5}
+    for supervision in ("points", "masks", "boxes"):
+        assert small().weights(supervision, 4) == every | {"splitter": 0}
+        assert small().weights(supervision, 5) == every | {"splitter": 0.1}
 
 
 def test_each_region_yields_points_of_one_level() -> None:

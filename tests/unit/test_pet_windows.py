@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from crowdmask.models import pet_transformer
 from crowdmask.models.pet_splitter import DENSE, LEVELS, SPARSE, Splitter, active, belongs, windows_to_search
-from crowdmask.models.pet_transformer import Decoder, Encoder, EncoderLayer, Heads
+from crowdmask.models.pet_transformer import ENCODER_WINDOWS, Decoder, Encoder, EncoderLayer, Heads, padded_keys
 from crowdmask.models.pet_windows import enlarge, merge, partition, phases, query_phases, sine
 
 
@@ -148,6 +148,23 @@ def test_golden_heads() -> None:
     assert found[:2].tolist() == pytest.approx(heads.person.bias.tolist())
 
 
+def test_golden_padded_keys() -> None:
+    valid = torch.tensor([[True, False, True], [False, False, False], [True, True, True]])
+    assert padded_keys(valid).tolist() == [[False, True, False], [False] * 3, [False] * 3]
+    assert padded_keys(None) is None
+
+
+def test_golden_encoder_windows() -> None:
+    """256 x 128 pixels twice, 128 x 64 twice, width by height."""
+    encoder, shapes = Encoder(32, 0.0), []
+    for layer in encoder.layers:
+        layer.register_forward_hook(lambda _, inputs, __: shapes.append(tuple(inputs[0].shape)))
+    maps = torch.randn(1, 32, 32, 32)
+    encoder(maps, torch.zeros_like(maps), None)
+    assert shapes == [(2, 512, 32)] * 2 + [(8, 128, 32)] * 2
+    assert [(8 * w, 8 * h) for h, w in ENCODER_WINDOWS] == [(256, 128)] * 2 + [(128, 64)] * 2
+
+
 def test_all_padding_is_no_nan() -> None:
     encoder = Encoder(32, 0.0)
     maps = torch.randn(1, 32, 32, 32)
@@ -227,3 +244,7 @@ def test_each_region_belongs_to_one_level(seed: int) -> None:
         covered += enlarge(part.long(), (level.stride, level.stride))
     assert int(covered.max()) <= 1
     assert bool((covered[valid] == 1).all())
+    # No window that is all padding; they are at most 64 pixels high.
+    first = int(valid[1].sum(0)[0])
+    assert not bool(covered[1, -(-first // 64) * 64 :].any())
+    assert belongs(torch.tensor([0.5]), SPARSE).tolist() == [True]
