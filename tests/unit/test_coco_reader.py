@@ -213,7 +213,7 @@ def test_masks_of_all_kinds_keep_their_order_however_many_are_decoded_at_once(tm
 def test_half_a_pair_of_utf_16_is_a_foreign_character(tmp_path):
     made = good()
     made["annotations"][0]["segmentation"]["counts"] = "\ud800"
-    with pytest.raises(DataError, match="annotation 0 .*foreign character"):
+    with pytest.raises(DataError, match=r"annotation 0 .*foreign character"):
         list(CocoFile(write(tmp_path / "x.json", made)).instances())
 
 
