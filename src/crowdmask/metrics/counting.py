@@ -34,7 +34,7 @@ def _counts(points_xy: np.ndarray, height: int, width: int, cells: int) -> np.nd
     return np.bincount(place[:, 1] * cells + place[:, 0], minlength=cells * cells)
 
 
-def errors(pred: int, true: int) -> tuple[float, float, float]:
+def errors(pred: float, true: int) -> tuple[float, float, float]:
     """Absolute, squared and relative error of one image's count; the last is 0 where nothing is to be counted.
 
     Means over images: MAE; RMSE, the root of the mean square, which many papers of the field call MSE; and NAE, over
