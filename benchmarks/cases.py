@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 CALL = 64
 """Prompts of a call of the baseline."""
+BASELINES = {"crops": "the image decoded for each crop, its masks painted anew"}
 BASELINE = f"segment-anything predict_torch, calls of {CALL}"
+"""Of every other kind."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Case:
     Attributes:
         name: Of the benchmark and of its result file.
         kind: decode = prompts to masks on one embedding; image = a whole image; memory = the stage from files, for its
-            peak; where = the stage from files, by part.
+            peak; where = the stage from files, by part; crops = crops to train on, from tables and an image file.
         about: One line for `--list`.
         model: small (shipped weights) or vit_b (seeded random weights).
         prompts: Head points.
@@ -35,7 +37,7 @@ class Case:
     """
 
     name: str
-    kind: Literal["decode", "image", "memory", "where"]
+    kind: Literal["decode", "image", "memory", "where", "crops"]
     about: str
     model: Literal["small", "vit_b"]
     prompts: int
@@ -53,6 +55,18 @@ class Case:
     def as_dict(self) -> dict[str, Any]:
         """For JSON; `Case(**value)` is the way back."""
         return asdict(self)
+
+    @property
+    def against(self) -> str:
+        """What the baseline is."""
+        return BASELINES.get(self.kind, BASELINE)
+
+    @property
+    def unit(self) -> str:
+        """What the seconds are for."""
+        if self.kind == "crops":
+            return f"seconds for the crops of an image with {self.prompts} heads"
+        return f"seconds for {self.prompts} prompts"
 
     def quick(self) -> Case:
         """The same on few prompts, to see that it runs."""
@@ -116,6 +130,10 @@ CASES = [
     Case(
         "where_vit_b", "where", "parts of a rendered crowd of 500 in one tile, vit_b, file to file", "vit_b",
         500, repeats=1,
+    ),
+    Case(
+        "crops_from_cache", "crops", "8 crops from a photo with 2000 masks: copy kept, or made each time", "small",
+        2000, 2013, 2902, baseline=2000, threads=1, host=True, least_ratio=10.0,
     ),
 ]  # fmt: skip
 

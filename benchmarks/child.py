@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
-from benchmarks import decode, image, inputs, measure, where
+from benchmarks import crops, decode, image, inputs, measure, where
 from benchmarks.cases import Case
 
 WORK: dict[tuple[str, str], Any] = {
@@ -26,6 +26,8 @@ WORK: dict[tuple[str, str], Any] = {
     ("image", "baseline"): image.Baseline,
     ("memory", "ours"): image.Stage,
     ("where", "ours"): where.Where,
+    ("crops", "ours"): crops.Ours,
+    ("crops", "baseline"): crops.Baseline,
 }
 
 

@@ -20,7 +20,7 @@ from crowdmask.datasets.images import read_image
 from crowdmask.datasets.synthetic import render_scene
 from crowdmask.files import sha256
 from crowdmask.masks import checkpoints, sam, superpixels
-from crowdmask.masks.rle import Window
+from crowdmask.masks.rle import Window, digest
 
 SEED = 7
 PART_PX = 28
@@ -79,12 +79,13 @@ def embedding(case: Case, encoder: Sam) -> torch.Tensor:
 
 
 def prepare(case: Case, folder: Path) -> None:
-    """Write what a case reads: `scene.jpg`, `images.parquet` and `superpixels.parquet`.
+    """Write what a case reads: `scene.jpg`, `images.parquet` and `superpixels.parquet` or `masks.parquet`.
 
-    Rendered crowds get their real superpixels; the pictures of the memory benchmarks get squares.
+    Rendered crowds get their real superpixels; the pictures of the memory and crop benchmarks get squares.
     """
     path = folder / "scene.jpg"
-    if case.kind == "memory":
+    drawn = case.kind in ("memory", "crops")
+    if drawn:
         found = points(case)
         Image.fromarray(texture(case.height, case.width)).save(path, quality=92)
     else:
@@ -104,7 +105,10 @@ def prepare(case: Case, folder: Path) -> None:
         ],
     }
     tables.write(folder / "images.parquet", "images", [row], version=1, settings="{}")
-    if case.kind == "memory":
+    if case.kind == "crops":
+        tables.write(folder / "masks.parquet", "masks", _masks(case, found), version=1, settings="{}")
+        return
+    if drawn:
         parts = _squares(case, found)
     else:
         parts = superpixels.rows([row], str(folder), "stored", Superpixels())
@@ -115,6 +119,14 @@ def _squares(case: Case, found: np.ndarray) -> Iterator[dict[str, Any]]:
     for k, (x, y) in enumerate(found.tolist()):
         part = square(x, y, case.height, case.width)
         yield {**_KEY, "point_id": k, "superpixel": k + 1, "sharing": 1, **part.columns()}
+
+
+def _masks(case: Case, found: np.ndarray) -> Iterator[dict[str, Any]]:
+    for k, (x, y) in enumerate(found.tolist()):
+        part = square(x, y, case.height, case.width)
+        how = {"source": "sam", "verified": False, "author": None, "score": 0.9, "radius_px": 20.0, "lost_px": 0}
+        what = {"area": part.area, "sha256": digest(part), **part.columns()}
+        yield {**_KEY, "point_id": k, "x": x, "y": y, **how, **what}
 
 
 def read(folder: Path) -> tuple[np.ndarray, np.ndarray, list[Window]]:

@@ -163,9 +163,9 @@ def markdown(records: list[Record]) -> str:
     """All tables of the records."""
     if not records:
         return "No results: run `make benchmark`."
-    of = {kind: [r for r in records if r["kind"] == kind] for kind in ("decode", "image", "memory", "where")}
+    of = {kind: [r for r in records if r["kind"] == kind] for kind in ("decode", "image", "memory", "where", "crops")}
     parts = [_machine(records)]
-    speed = [r for r in of["decode"] + of["image"] if r["ratio"] is not None]
+    speed = [r for r in of["decode"] + of["image"] + of["crops"] if r["ratio"] is not None]
     if speed:
         parts += ["**Speed**", _speed(speed)]
         parts += sorted({f"\\* {r['baseline_note']}." for r in speed if "baseline_note" in r})

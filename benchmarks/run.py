@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.busy import Others
-from benchmarks.cases import BASELINE, CASES, Case, choose
+from benchmarks.cases import CASES, Case, choose
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -176,7 +176,7 @@ def _record(
         "model": case.model,
         "image_hw": [case.height, case.width],
         "prompts": case.prompts,
-        "unit": f"seconds for {case.prompts} prompts",
+        "unit": case.unit,
         "ours_s": round(seconds, 5),
         "ours_parts_s": _parts(runs),
         "ours_runs_s": [round(_seconds([run]), 5) for run in runs],
@@ -213,7 +213,7 @@ def _record(
 
 def _add_baseline(record: dict[str, Any], case: Case, runs: list[dict[str, float]], end: dict[str, Any]) -> None:
     seconds = _seconds(runs)
-    record["baseline"] = BASELINE
+    record["baseline"] = case.against
     record["baseline_s"] = round(seconds, 5)
     record["baseline_parts_s"] = _parts(runs)
     record["baseline_runs_s"] = [round(_seconds([run]), 5) for run in runs]

@@ -49,3 +49,7 @@ class DataError(CrowdmaskError):
         self.problem = problem
         self.fix = fix
         self.row = row
+
+    def __reduce__(self) -> tuple:
+        """So that the error of another process arrives as what it is."""
+        return DataError, (self.path, self.problem, self.fix, self.row)

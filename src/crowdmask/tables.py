@@ -286,14 +286,29 @@ def read(path: str | Path, table: str) -> list[dict[str, Any]]:
 
 def stream(path: str | Path, table: str, batch: int = 5000) -> Iterator[dict[str, Any]]:
     """Yield the rows of a Parquet file, `batch` rows in memory at a time (same checks as `read`)."""
+    for part in parts(path, table, batch):
+        yield from part.to_pylist()
+
+
+def parts(
+    path: str | Path, table: str, batch: int = 5000, columns: list[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a Parquet file as Arrow columns, `batch` rows at a time (same checks as `read`).
+
+    Args:
+        path: The file.
+        table: Name in `TABLES`.
+        batch: Most rows of a part.
+        columns: Those wanted; None = all.
+    """
     with _open(path, table) as file:
-        parts = file.iter_batches(batch_size=batch)
+        found = file.iter_batches(batch_size=batch, columns=columns)
         while True:
             with _damage_named(path):
-                part = next(parts, None)
+                part = next(found, None)
             if part is None:
                 return
-            yield from part.to_pylist()
+            yield part
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """What a message may hold of a file that anybody may have written."""
 
+import pickle
+
 import pytest
 
 from crowdmask.errors import LONGEST, DataError, printable
@@ -30,3 +32,10 @@ def test_messages_end(content):
 def test_the_path_stays_as_it_is_for_programs():
     error = DataError("a\nb", "wrong", "Repair it.")
     assert error.path == "a\nb" and str(error) == r"a\nb: wrong. Repair it."
+
+
+def test_errors_of_other_processes_arrive_as_they_are():
+    error = DataError("a\nb.json", "x\0" * 300, "Repair it.", row=3)
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is DataError and str(again) == str(error)
+    assert (again.path, again.problem, again.fix, again.row) == (error.path, error.problem, error.fix, 3)

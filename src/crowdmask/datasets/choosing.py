@@ -38,7 +38,12 @@ def rank(refs: Iterable[ImageRef], seed: int, purpose: str) -> list[ImageRef]:
         seed: Another seed is another order.
         purpose: Another purpose is another order of the same seed: a validation part says nothing on the subsets.
     """
-    return sorted(refs, key=lambda ref: hashlib.sha256(f"{purpose}:{seed}:{key_of(ref)}".encode()).digest())
+    return sorted(refs, key=lambda ref: order(seed, purpose, key_of(ref)))
+
+
+def order(seed: int, purpose: str, name: str) -> bytes:
+    """Place of an image, `split/image_id`, among others; see `rank`."""
+    return hashlib.sha256(f"{purpose}:{seed}:{name}".encode()).digest()
 
 
 def by_share(
