@@ -47,15 +47,17 @@ def make_fabric(gpus: int = 0, processes: int = 1) -> Fabric:
     number = gpus or processes
     strategy: Any = "auto"
     if number > 1:
-        # LightningEnvironment: else a Slurm job's variables would be taken for a training on several nodes.
+        # Models may leave weights out of a step (a head without heads to learn from); torch warns where none is.
         # Spawned, not started as a second command, which would wait for the GPUs that the first one holds.
-        strategy = DDPStrategy(
-            start_method="spawn",
-            cluster_environment=LightningEnvironment(),
-            timeout=PATIENCE,
-            find_unused_parameters=True,
-        )
-    return Fabric(accelerator="cuda" if gpus else "cpu", devices=number, strategy=strategy, precision="32-true")
+        strategy = DDPStrategy(start_method="spawn", timeout=PATIENCE, find_unused_parameters=True)
+    return Fabric(
+        accelerator="cuda" if gpus else "cpu",
+        devices=number,
+        strategy=strategy,
+        precision="32-true",
+        # Else a Slurm job's variables would be taken for a training on several nodes.
+        plugins=[LightningEnvironment()],
+    )
 
 
 def launch(work: Callable[..., T], *args: Any, gpus: int = 0, processes: int = 1) -> T:

@@ -277,12 +277,17 @@ class _Run:
 
     def save(self, done: Progress) -> None:
         """Write the checkpoint, with the random generators of all processes."""
-        noise = random_state(self.fabric.device)
-        if self.fabric.world_size > 1:
-            noise = cast(dict[str, Tensor], self.fabric.all_gather(noise))
-        else:
-            noise = {name: value[None] for name, value in noise.items()}
+        noise = {name: self._stack(value) for name, value in random_state(self.fabric.device).items()}
         if self.fabric.is_global_zero:
             save_checkpoint(
                 self.folder / LAST, self.identity, done, self.model, self.average, self.raw, self.schedule, noise
             )
+
+    def _stack(self, value: Tensor) -> Tensor:
+        """The tensors of all processes, each a row."""
+        fabric = self.fabric
+        if fabric.world_size == 1:
+            return value[None]
+        rows = torch.zeros(fabric.world_size, *value.shape, dtype=value.dtype, device=fabric.device)
+        rows[fabric.global_rank] = value
+        return cast(Tensor, fabric.all_reduce(rows, reduce_op="sum"))

@@ -31,6 +31,7 @@ def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
     random.setstate((3, tuple(state["python"].tolist()), gauss if known else None))
     *keys, position, cached = state["numpy"].tolist()
     np.random.set_state(("MT19937", np.array(keys, np.uint32), position, cached, value))  # noqa: NPY002
-    torch.set_rng_state(state["torch"])
+    # Clones: torch (2.14) reads a part of a tensor as if it were its beginning.
+    torch.set_rng_state(state["torch"].clone())
     if device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], device)
+        torch.cuda.set_rng_state(state["cuda"].clone(), device)
