@@ -69,19 +69,21 @@ def test_every_parameter_receives_a_gradient(kind: str, supervision: Supervision
 def test_learns_one_batch(kind: str, supervision: Supervision) -> None:
     model, data = small(kind).train(), batch(7, 2, side=96)
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
-    first = None
-    for _ in range(120):
-        loss = total(model, model(data.images), data, supervision)
+    first, said = None, []
+    for step in range(1, 401):
+        found = model(data.images)
+        loss = total(model, found, data, supervision)
         first = float(loss.detach()) if first is None else first
+        if step % 20 == 0:
+            # In training mode: with the batch's own statistics, as it has learnt.
+            parts = [{k: v[i : i + 1].detach() for k, v in found.items()} for i in range(2)]
+            said.append([model.read(part, 96, 96).count for part in parts])
+            if said[-1] == pytest.approx([7, 2], abs=0.5) and float(loss.detach()) < 0.3 * first:
+                return
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert float(loss.detach()) < 0.3 * first
-    # In training mode: with the batch's own statistics, as it has learnt.
-    with torch.no_grad():
-        found = model(data.images)
-    counts = [model.read({k: v[i : i + 1] for k, v in found.items()}, 96, 96).count for i in range(len(data.points_xy))]
-    assert counts == pytest.approx([7, 2], abs=0.6)
+    pytest.fail(f"counts of 7 and 2 heads, every 20 steps: {said}; loss {first} to {float(loss.detach())}")
 
 
 @pytest.mark.parametrize("kind", KINDS)

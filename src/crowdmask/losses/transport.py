@@ -50,7 +50,7 @@ def transport_loss(density: Tensor, points_xy: Sequence[Tensor], stride: int) ->
         flat = one.reshape(-1)
         fixed = flat.detach()
         sum_ = fixed.sum() + 1e-8
-        centres = cell_centres(*one.shape, stride, fixed)
+        centres = cell_centres(one.shape[0], one.shape[1], stride, fixed)
         cost = torch.cdist(points.to(fixed), centres, compute_mode="donot_use_mm_for_euclid_dist").square()
         beta = source_dual(fixed / sum_, cost)
         total = total + (flat * (beta / sum_ - (fixed * beta).sum() / sum_**2)).sum()

@@ -104,7 +104,7 @@ class Timm(Backbone):
 
         try:
             # Not all layers: a model's last stage may be deeper than what is used.
-            strides = timm.create_model(name, features_only=True).feature_info.reduction()
+            strides = timm.create_model(name, features_only=True).feature_info.reduction()  # type: ignore[union-attr, operator]
             places = [strides.index(stride) for stride in STRIDES]
         except (RuntimeError, ValueError, AttributeError) as error:
             problem = f"backbone '{name}' has no features at strides 4, 8 and 16 ({' '.join(str(error).split())})"
@@ -114,7 +114,8 @@ class Timm(Backbone):
         except Exception as error:  # whatever the hub's client raises
             problem = f"the weights of timm's {name} cannot be had ({' '.join(str(error).split())[:300]})"
             raise CrowdmaskError(f"{problem}. {WAY_OUT}") from None
-        self.channels = dict(zip(STRIDES, self.body.feature_info.channels(), strict=True))
+        channels = self.body.feature_info.channels()  # type: ignore[union-attr, operator]
+        self.channels = dict(zip(STRIDES, channels, strict=True))
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """See `Backbone.forward`."""

@@ -78,6 +78,7 @@ class DensityCounter(Counter):
 
     multiple = 32
     gives_points = False
+    centres: Tensor
 
     def __init__(
         self,
@@ -104,7 +105,7 @@ class DensityCounter(Counter):
         )
         if head == "density":
             # A softplus of 0 would begin with 0.7 people a block, and learn to be blind before it learns to see.
-            nn.init.constant_(self.head[3].bias, -3.0)
+            nn.init.constant_(self.head[3].bias, -3.0)  # type: ignore[arg-type]
         self.register_buffer("centres", torch.tensor(list(centres), dtype=torch.float32))
 
     def forward(self, images: Tensor) -> dict[str, Any]:
